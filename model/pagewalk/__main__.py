@@ -1,0 +1,5 @@
+"""``python -m pagewalk``."""
+
+from pagewalk.cli import main
+
+main()

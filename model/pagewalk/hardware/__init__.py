@@ -1,0 +1,1 @@
+"""What the processor is: TLBs, paging-structure caches, data caches, walkers."""

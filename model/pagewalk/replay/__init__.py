@@ -1,0 +1,1 @@
+"""The engine: trace x mapping x machine -> result."""

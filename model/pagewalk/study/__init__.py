@@ -1,0 +1,1 @@
+"""Questions put to the engine: compare, curve, sweep, plan, calibrate, validate."""
