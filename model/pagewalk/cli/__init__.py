@@ -1,0 +1,69 @@
+"""The front door: parses, calls, prints.
+
+Each command lives in a module of its own family and is imported when it is called, so that
+``pagewalk --help`` loads neither numba nor matplotlib.
+"""
+
+import importlib
+import sys
+
+import click
+
+from pagewalk import __version__
+from pagewalk.errors import BadInput
+
+COMMANDS = {
+    "run": ("pagewalk.cli.replays", "the main job: a scenario (or the packaged kernel trace), base against pmd"),
+    "replay": ("pagewalk.cli.replays", "replay a trace over mappings and machines"),
+    "explain": ("pagewalk.cli.replays", "one access, step by step"),
+    "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),
+    "trace": ("pagewalk.cli.traces", "look at, convert and make traces"),
+    "doctor": ("pagewalk.cli.doctor", "versions, compiled kernels, what this machine can measure"),
+}
+"""Command -> module that defines it, and its line in the help."""
+
+
+class Lazy(click.Group):
+    """A group that imports a command's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pagewalk")
+def pagewalk() -> None:
+    """What does reaching kernel memory through the TLB cost, and what would larger pages change?"""
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 2 bad input (one line), 1 a fault of ours."""
+    try:
+        pagewalk.main(standalone_mode=False)
+    except BadInput as error:
+        print(f"pagewalk: {error}", file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as error:
+        line = " ".join(error.format_message().split())
+        print(f"pagewalk: {line}; see pagewalk --help", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("pagewalk: interrupted; nothing half-written was left", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
