@@ -7,7 +7,7 @@ accesses themselves are only ever read in order, a chunk at a time, so a trace m
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +108,7 @@ def from_pages(
     digest: Callable[[], str] = lambda: "",
 ) -> Trace:
     """Make a trace of arrays that are in memory already."""
-    columns = {"offset": offset, "flags": flags, "cpu": cpu}
+    columns: dict[str, NDArray[Any] | None] = {"offset": offset, "flags": flags, "cpu": cpu}
     present = {key: value for key, value in columns.items() if value is not None}
 
     def read(wanted: frozenset[str], size: int) -> Iterator[Chunk]:

@@ -1,0 +1,48 @@
+"""One way in: whatever names a trace becomes a `Trace`."""
+
+from pathlib import Path
+
+from pagewalk.errors import BadInput
+from pagewalk.trace import columns
+from pagewalk.trace.encode import encoded
+from pagewalk.trace.readers import READERS
+from pagewalk.trace.store import open_folder
+from pagewalk.trace.trace import Trace
+
+HEAD_BYTES = 4096
+"""How much of a file its readers are shown to recognise it."""
+
+
+def open_trace(path: str | Path) -> Trace:
+    """Open a trace.
+
+    Parameters
+    ----------
+    path : str or Path
+        A trace folder, or a file of a format in `pagewalk.trace.readers.READERS`.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    BadInput
+        If there is nothing there, or it is in no known format, or damaged.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return open_folder(path)
+        columns.regular_file(path)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise BadInput(
+            path, error.strerror or "cannot be read", "check the name and its permissions"
+        ) from None
+    for reader in READERS:
+        if reader.recognises(path, head):
+            return encoded(reader.read(path))
+    names = ", ".join(reader.name for reader in READERS)
+    raise BadInput(path, "in no known format", f"give a trace folder or one of: {names}")
