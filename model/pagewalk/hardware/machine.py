@@ -4,6 +4,7 @@ Every table carries `source` (where its figures come from), `confidence` of that
 for each field of the table that nobody published, why we chose what stands there.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct, field
@@ -256,3 +257,18 @@ class Machine(Described, frozen=True, kw_only=True):
     unknown: dict[str, str] = field(default_factory=dict)
     perf_events: dict[str, list[str]] = field(default_factory=dict)
     sha256: str = ""
+
+
+def tables(machine: Machine) -> Iterator[tuple[str, Described]]:
+    """Every table of a machine with its key in the file: "" for the machine itself, "tlb[0]", "memory" ..."""
+    yield "", machine
+    for kind, found in (("tlb", machine.tlb), ("psc", machine.psc), ("cache", machine.cache)):
+        yield from ((f"{kind}[{place}]", table) for place, table in enumerate(found))
+    yield "memory", machine.memory
+    yield "walker", machine.walker
+    if machine.flush:
+        yield "flush", machine.flush
+    yield "spaces", machine.spaces
+    if machine.guest:
+        yield "guest", machine.guest
+        yield from ((f"guest.host_psc[{place}]", psc) for place, psc in enumerate(machine.guest.host_psc))
