@@ -1,0 +1,425 @@
+"""The model once more, in plain Python: slow, and simple enough to be believed.
+
+Written from the specification (design.md sections 2, 4, 5 and 6, the docstrings of `hardware.machine` and
+`linux.mapping`), not from the engine. Everything is a list, a dict or an integer; each access is followed
+through every structure, one at a time. `test_reference.py` checks it against cases worked out by hand.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pagewalk.hardware.machine import Cache, Machine, Psc, Tlb
+from pagewalk.linux.geometry import Geometry
+from pagewalk.linux.mapping import Mapping
+from pagewalk.trace.trace import FLUSH_ALL, FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
+from reference_sets import Array, index_value
+
+SKIP, LOAD, STORE, FETCH = -1, 0, 1, 2
+"""Kinds of access; a skipped record only takes up a position."""
+
+KIND = {LOAD: "load", STORE: "store", FETCH: "fetch"}
+LEVEL = {1: "PTE", 2: "PDE", 3: "PDPTE", 4: "PML4E", 5: "PML5E"}
+
+
+# ---------------------------------------------------------------- sizes, and who takes them
+
+
+def shift_of(size: str) -> int:
+    """log2 of a size as machines write it: 4K, 2M, 1G."""
+    return int(size[:-1]).bit_length() - 1 + {"K": 10, "M": 20, "G": 30}[size[-1]]
+
+
+def candidates(arrays: Iterable[Array], kind: int, leaf: int) -> tuple[list[Array], int]:
+    """The arrays of one level that take a leaf for this kind of access, and the size of its entry there."""
+    serving = [array for array in arrays if KIND[kind] in array.description.serves]
+    held = {
+        size
+        for array in serving
+        for size in ([shift_of(name) for name in array.description.holds] or [leaf])
+        if size <= leaf
+    }
+    if not held:
+        return [], leaf
+    size = max(held)
+    fit = [a for a in serving if not a.description.holds or size in map(shift_of, a.description.holds)]
+    return fit, size
+
+
+# ---------------------------------------------------------------- one CPU
+
+
+class Cpu:
+    """The private structures of one CPU."""
+
+    def __init__(self, machine: Machine) -> None:
+        def tlbs(level: int) -> list[Array]:
+            return [tlb(each) for each in machine.tlb if each.level == level]
+
+        def tlb(each: Tlb) -> Array:
+            return Array(each, each.entries, each.ways, each.policy)
+
+        def pscs(each: Sequence[Psc]) -> list[Array]:
+            return [Array(p, p.entries, p.ways, p.policy) for p in sorted(each, key=lambda p: p.level)]
+
+        self.l1, self.stlb = tlbs(1), tlbs(2)
+        self.psc = pscs(machine.psc)
+        guest = machine.guest
+        self.host_psc = pscs(guest.host_psc) if guest else []
+        self.nested = (
+            Array(guest, guest.nested_entries, guest.nested_ways) if guest and guest.nested_entries else None
+        )
+        self.spaces: list[int] = []
+
+    def drop(self, unwanted_tlb: Callable[[Any], bool], unwanted_psc: Callable[[Any], bool]) -> None:
+        for array in self.l1 + self.stlb:
+            array.drop(unwanted_tlb)
+        for array in self.psc:
+            array.drop(unwanted_psc)
+
+
+# Keys. TLB: (set, space, shift, page number of the entry). PSC: (set, space, address >> entry shift).
+# Data caches: (set, line).
+
+
+def tlb_key(
+    array: Array, page: int, size: int, leaf: int, contiguous: int, base: int, space: int
+) -> tuple[int, ...]:
+    """The entry that `array` would keep for a 4-KiB page number: its set, space, shift and page number."""
+    coalesce = array.description.coalesce
+    shift = size
+    if coalesce > 1 and leaf == base:
+        shift = min(base + coalesce.bit_length() - 1, contiguous)
+    number = page << 12 >> shift
+    index = array.description.index
+    return (number % array.sets if index == "modulo" else index_value(index, number), space, shift, number)
+
+
+def within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
+    """Whether the addresses of one TLB entry lie in those of another of the same space."""
+    _, space, shift, number = inner
+    return space == outer[1] and shift <= outer[2] and number >> (outer[2] - shift) == outer[3]
+
+
+def event_on(cpu: Cpu, machine: Machine, kind: int, space: int, start: int, end: int) -> None:
+    """A flush, unmapping or context switch on one CPU."""
+    if kind == FLUSH_ALL:
+        cpu.drop(lambda key: True, lambda key: True)
+    elif kind == FLUSH_LOCAL:
+        cpu.drop(lambda key: key[1] != 0, lambda key: key[1] != 0)
+    elif kind in (FLUSH_RANGE, UNMAP):
+        cpu.drop(lambda key: key[3] << key[2] < end and key[3] + 1 << key[2] > start, lambda key: True)
+    elif kind == SWITCH:
+        cpu.spaces = [space, *(other for other in cpu.spaces if other != space)]
+        slots = machine.spaces.slots
+        if slots == 0:
+            cpu.drop(lambda key: key[1] != 0, lambda key: key[1] != 0)
+        for fallen in cpu.spaces[slots:]:
+            if slots:
+                cpu.drop(lambda key, f=fallen: key[1] == f, lambda key, f=fallen: key[1] == f)
+        cpu.spaces = cpu.spaces[:slots]
+
+
+# ---------------------------------------------------------------- data caches
+
+
+class Caches:
+    """The data caches of all CPUs."""
+
+    def __init__(self, machine: Machine, cpus: int) -> None:
+        def arrays(cache: Cache) -> list[Array]:
+            entries = cache.size_bytes // cache.line_bytes
+            one = [
+                Array(cache, entries, cache.ways, cache.policy) for _ in range(1 if cache.shared else cpus)
+            ]
+            return one * cpus if cache.shared else one
+
+        self.descriptions = machine.cache
+        self.levels = [arrays(cache) for cache in machine.cache]  # [level][cpu]
+        self.latency = [cache.latency_cycles for cache in machine.cache] + [machine.memory.latency_cycles]
+        self.names = [cache.name for cache in machine.cache] + ["memory"]
+        self.enters = self.names.index(machine.walker.enters) if machine.walker.enters else 0
+        self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.names}
+
+    def key(self, level: int, cpu: int, line: int) -> tuple[int, int]:
+        return (line % self.levels[level][cpu].sets, line)
+
+    def read(self, cpu: int, line: int, owner: str) -> int:
+        """One read of a line by "data" or a "walk"; returns the level that had it."""
+        first = self.enters if owner == "walk" else 0
+        found = first
+        while found < len(self.levels) and not self.levels[found][cpu].hit(self.key(found, cpu, line)):
+            self.counts[self.names[found]][f"{owner}_misses"] += 1
+            found += 1
+        self.counts[self.names[found]][f"{owner}_hits"] += 1
+        if first < found < len(self.levels) and self.descriptions[found].fill == "victim":
+            self.levels[found][cpu].drop(lambda key: key[1] == line)
+        for level in reversed(range(first, found)):
+            if self.descriptions[level].fill == "demand":
+                self.fill(level, cpu, line)
+        return found
+
+    def fill(self, level: int, cpu: int, line: int) -> None:
+        """Put a line into a level; its victim leaves the levels above or sinks into the level below."""
+        gone = self.levels[level][cpu].put(self.key(level, cpu, line))
+        if gone is None:
+            return
+        if self.descriptions[level].inclusive:
+            sharers = range(len(self.levels[level])) if self.descriptions[level].shared else [cpu]
+            for above in self.levels[:level]:
+                for sharer in sharers:
+                    above[sharer].drop(lambda key: key[1] == gone[1])
+        if level + 1 < len(self.levels) and self.descriptions[level + 1].fill == "victim":
+            self.fill(level + 1, cpu, gone[1])
+
+
+def default_entry_line(geometry: Geometry) -> Callable[[int, int, int], int]:
+    """A place for every table entry: tables of different levels and spaces never share a line."""
+
+    def entry_line(level: int, page: int, space: int) -> int:
+        address = page << 12
+        index_bits = geometry.index_bits[level - 1]
+        table = address >> (geometry.entry_shift(level) + index_bits)
+        index = address >> geometry.entry_shift(level) & ((1 << index_bits) - 1)
+        lines_per_table = max(1, (geometry.entry_bytes << index_bits) // 64)
+        number = (table * 8 + level) * 0x10000 + space
+        return number * lines_per_table + index * geometry.entry_bytes // 64
+
+    return entry_line
+
+
+def default_host_line(level: int, frame: int) -> int:
+    """A place for every entry of the host's tables, apart from every guest line."""
+    entry = frame >> 9 * (level - 1)
+    return 1 << 100 | (entry >> 9) * 8 + level << 6 | (entry & 511) // 8
+
+
+# ---------------------------------------------------------------- walks
+
+
+def psc_lookup(
+    pscs: list[Array], address: int, shift: Callable[[int], int], leaf: int, top: int, space: int
+) -> Any:
+    """Probe from the lowest level that the leaf leaves; returns the first level to read and the hit."""
+    missed = []
+    for psc in pscs:
+        if psc.description.level <= leaf:
+            continue
+        number = address >> shift(psc.description.level)
+        key = (number % psc.sets, space, number)
+        if psc.hit(key):
+            break
+        missed.append((psc, key))
+    else:
+        psc = None
+    for other, key in missed:
+        other.put(key)
+    return (top if psc is None else psc.description.level - 1), psc
+
+
+class Walks:
+    """Every walk as the list of its references: (level read, cache level that had it)."""
+
+    def __init__(
+        self, machine: Machine, mapping: Mapping, caches: Caches, entry_line: Any, host_line: Any
+    ) -> None:
+        self.machine, self.geometry, self.caches = machine, mapping.geometry, caches
+        self.entry_line = entry_line or default_entry_line(mapping.geometry)
+        self.host_line = host_line or default_host_line
+        self.psc_hits: Counter[str] = Counter()
+        self.done: list[list[tuple[str, str]]] = []
+        self.cycles_by_level: Counter[str] = Counter()
+
+    def read(self, number: int, line: int, level: str) -> None:
+        place = self.caches.read(number, line, "walk")
+        self.done[-1].append((level, self.caches.names[place]))
+        self.cycles_by_level[level] += self.caches.latency[place]
+
+    def host(self, number: int, cpu: Cpu, frame: int) -> None:
+        """Translate a guest frame (of 4 KiB) by the nested TLB or the host's tables."""
+        guest = self.machine.guest
+        assert guest is not None
+        host_shift = shift_of(guest.host_leaf)
+        if cpu.nested is not None:
+            page = frame << 12 >> host_shift
+            key = (page % cpu.nested.sets, page)
+            if cpu.nested.hit(key):
+                return
+            cpu.nested.put(key)
+        leaf = {12: 1, 21: 2, 30: 3}[host_shift]
+        first, psc = psc_lookup(
+            cpu.host_psc, frame << 12, lambda level: 12 + 9 * (level - 1), leaf, guest.host_levels, 0
+        )
+        if psc is not None:
+            self.psc_hits[psc.description.name] += 1
+        for level in range(first, leaf - 1, -1):
+            self.read(number, self.host_line(level, frame), "host")
+
+    def walk(self, number: int, cpu: Cpu, page: int, leaf_shift: int, frame: int, space: int) -> None:
+        """One walk for a 4-KiB page number on one CPU."""
+        self.done.append([])
+        leaf = next(leaf.level for leaf in self.geometry.leaves if leaf.shift == leaf_shift)
+        first, psc = psc_lookup(
+            cpu.psc, page << 12, self.geometry.entry_shift, leaf, self.geometry.levels, space
+        )
+        if psc is not None:
+            self.psc_hits[psc.description.name] += 1
+        for level in range(first, leaf - 1, -1):
+            line = self.entry_line(level, page, space)
+            if self.machine.guest is not None:
+                self.host(number, cpu, line * 64 >> 12)
+            self.read(number, line, LEVEL[level])
+        if self.machine.guest is not None:
+            self.host(number, cpu, frame)
+
+
+# ---------------------------------------------------------------- the replay
+
+
+def place(
+    machine: Machine,
+    arrays: list[Array],
+    kind: int,
+    page: int,
+    leaf: int,
+    contiguous: int,
+    base: int,
+    space: int,
+) -> tuple[Array, tuple[int, ...]] | None:
+    """The array of one level that takes this access, and its key there; None where no array serves it."""
+    fit, size = candidates(arrays, kind, leaf)
+    if not fit:
+        return None
+    array = fit[index_value(machine.choose, page << 12 >> size) % len(fit)] if len(fit) > 1 else fit[0]
+    return array, tlb_key(array, page, size, leaf, contiguous, base, space)
+
+
+def translate(cpu: Cpu, machine: Machine, in_l1: Any, in_stlb: Any, homes: dict[Any, Any]) -> str:
+    """One access through both TLB levels; returns "l1", "stlb" or "walk"."""
+    if in_l1 is not None and in_l1[0].hit(in_l1[1]):
+        return "l1"
+    hit = in_stlb is not None and in_stlb[0].hit(in_stlb[1])
+    if machine.inclusion == "exclusive" and in_l1 is not None and in_stlb is not None:
+        l1, key = in_l1
+        if hit:
+            in_stlb[0].drop(lambda other: other == in_stlb[1])
+        gone = l1.put(key)
+        homes[id(l1), key] = in_stlb
+        if gone is not None:
+            home, home_key = homes[id(l1), gone]
+            home.put(home_key)
+        return "stlb" if hit else "walk"
+    if in_stlb is not None and not hit:
+        gone = in_stlb[0].put(in_stlb[1])
+        if gone is not None and machine.inclusion == "inclusive":
+            for array in cpu.l1:
+                array.drop(lambda key: within(key, gone))
+    if in_l1 is not None:
+        in_l1[0].put(in_l1[1])
+    return "stlb" if hit else "walk"
+
+
+def simulate(
+    machine: Machine,
+    pages: Sequence[int],
+    mapping: Mapping,
+    page_index: Sequence[int],
+    kinds: Sequence[int],
+    *,
+    cpus: Sequence[int] | None = None,
+    spaces: Sequence[int] | None = None,
+    events: Any = None,
+    offsets: Sequence[int] | None = None,
+    cache_mode: str = "walks-only",
+    entry_line: Callable[[int, int, int], int] | None = None,
+    host_line: Callable[[int, int], int] | None = None,
+) -> dict[str, Any]:
+    """Replay a trace access by access.
+
+    Parameters
+    ----------
+    machine : Machine
+    pages : sequence of int
+        The trace's distinct pages; `mapping` says where each lies.
+    mapping : Mapping
+    page_index, kinds, cpus, offsets : sequences, one item for each access
+        Index into `pages`; LOAD, STORE, FETCH or SKIP; CPU (0); byte in the 4-KiB page (0).
+    spaces : sequence of int, one item for each distinct page
+    events : sequence of EVENT records, sorted by position
+    cache_mode : str
+        "walks-only" or "full".
+    entry_line : callable
+        (level, page number, space) -> physical line number of a table entry.
+    host_line : callable
+        (level, guest frame number) -> physical line number of a host table entry.
+    """
+    number_of_cpus = max(cpus, default=0) + 1 if cpus is not None else 1
+    all_cpus = [Cpu(machine) for _ in range(number_of_cpus)]
+    caches = Caches(machine, number_of_cpus)
+    walks = Walks(machine, mapping, caches, entry_line, host_line)
+    base = mapping.geometry.base_shift
+    where = [
+        (
+            int(mapping.page[i]),
+            int(mapping.leaf_shift[i]),
+            int(mapping.contiguous_shift[i]),
+            int(mapping.frame[i]),
+        )
+        for i in range(len(pages))
+    ]
+    pending = [
+        tuple(int(event[name]) for name in ("position", "kind", "cpu", "space", "start", "end"))
+        for event in (events if events is not None else [])
+    ]
+    counts: Counter[str] = Counter()
+    l1_misses: list[int] = []
+    stlb_misses: list[int] = []
+    homes: dict[Any, Any] = {}  # exclusive: where in the STLB an L1 entry came from and returns to
+    places: dict[Any, Any] = {}  # (CPU, page, kind) -> its places in L1 and STLB, which never change
+
+    for position, (index, kind) in enumerate(zip(page_index, kinds, strict=True)):
+        while pending and pending[0][0] <= position:
+            _, event_kind, target, event_space, start, end = pending.pop(0)
+            for cpu in all_cpus if target < 0 else [all_cpus[target]]:
+                event_on(cpu, machine, event_kind, event_space, start, end)
+        if kind == SKIP:
+            continue
+        number = cpus[position] if cpus is not None else 0
+        cpu = all_cpus[number]
+        space = int(spaces[index]) if spaces is not None else 0
+        page, leaf_shift, contiguous, frame = where[index]
+        if (number, index, kind) not in places:
+            leaf = leaf_shift if machine.guest is None else min(leaf_shift, shift_of(machine.guest.host_leaf))
+            facts = (kind, page, leaf, contiguous, base, space)
+            places[number, index, kind] = place(machine, cpu.l1, *facts), place(machine, cpu.stlb, *facts)
+        counts["accesses"] += 1
+        found = translate(cpu, machine, *places[number, index, kind], homes)
+        if found != "l1":
+            l1_misses.append(position)
+            counts["l1_itlb_misses" if kind == FETCH else "l1_dtlb_misses"] += 1
+        if found == "stlb":
+            counts["stlb_hits"] += 1
+        if found == "walk":
+            stlb_misses.append(position)
+            counts["stlb_misses"] += 1
+            walks.walk(number, cpu, page, leaf_shift, frame, space)
+        if cache_mode == "full":
+            offset = offsets[position] if offsets is not None else 0
+            caches.read(number, (frame << 12 | offset) // 64, "data")
+
+    for references in walks.done:
+        counts["walks"] += 1
+        counts["walk_refs"] += len(references)
+        counts[f"walks_by_refs_{len(references)}"] += 1
+    for name, hits in walks.psc_hits.items():
+        counts[f"psc_hits_{name}"] += hits
+    return {
+        "counts": dict(counts),
+        "l1_miss_positions": l1_misses,
+        "stlb_miss_positions": stlb_misses,
+        "walks": walks.done,
+        "caches": {name: dict(each) for name, each in caches.counts.items()},
+        "walk_refs_in": dict(Counter(place for references in walks.done for _, place in references)),
+        "walk_cycles_by_level": dict(walks.cycles_by_level),
+        "walk_cycles": sum(walks.cycles_by_level.values()) + counts["walks"] * machine.walker.start_cycles,
+    }
