@@ -1,4 +1,7 @@
-"""What a replay found, and its JSON (schema ``pagewalk.result/1``). Counts are integers; ratios are for readers to form."""
+"""What a replay found, and its JSON (schema ``pagewalk.result/1``).
+
+Counts are integers; ratios are for readers to form.
+"""
 
 from typing import Literal
 

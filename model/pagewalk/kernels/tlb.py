@@ -1,0 +1,86 @@
+"""The TLB stage: a stream of translation units through L1 and STLB, for any machine."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.kernels._jit import jit
+from pagewalk.kernels.assoc import EMPTY, drop_marked, find, insert, remove
+
+INDEPENDENT, INCLUSIVE, EXCLUSIVE = range(3)
+"""STLB against L1: each fills on its own; an STLB eviction drops the L1 entry; L1 victims move down."""
+
+
+class Level(NamedTuple):
+    """One TLB level of one machine under one mapping: where each unit goes, by kind of access."""
+
+    set_of: np.ndarray
+    """int32 (3, units): set for a load, store, fetch of the unit; -1 where no array serves it."""
+    tag_of: np.ndarray
+    """int32 (3, units): dense number of the entry that covers the unit."""
+    cycles: np.ndarray
+    """int64 (sets,): added by a hit in the set."""
+    sets: int
+    """Sets of one CPU; CPU c uses the sets from c * sets."""
+    table: np.ndarray
+
+
+@jit
+def replay_units(unit, kind, cpu, first, second, units_of_tag, inclusion, last, l1_missed, stlb_missed, sums):
+    """Send units through both levels, one by one.
+
+    An access to the same entry of the same L1 set as the one before hits and changes nothing under every
+    policy, so it is passed over. `last` keeps (set, tag) of the previous access over calls.
+
+    Fills `l1_missed` and `stlb_missed` with positions, returns their counts; adds STLB hits and
+    their cycles to `sums`.
+    """
+    l1, stlb = first.table, second.table
+    n1 = n2 = 0
+    last_set, last_tag = last[0], last[1]
+    for i in range(len(unit)):
+        u, k, c = unit[i], kind[i], cpu[i]
+        s1, t1 = first.set_of[k, u], first.tag_of[k, u]
+        if s1 >= 0:
+            s1 += c * first.sets
+            if s1 == last_set and t1 == last_tag:
+                continue
+            last_set, last_tag = s1, t1
+            if find(l1, s1, t1):
+                continue
+        l1_missed[n1] = i
+        n1 += 1
+        s2, t2 = second.set_of[k, u], second.tag_of[k, u]
+        if s2 >= 0:
+            s2 += c * second.sets
+        hit = s2 >= 0 and find(stlb, s2, t2)
+        if hit:
+            sums[0] += 1
+            sums[1] += second.cycles[s2]
+            if inclusion == EXCLUSIVE:
+                remove(stlb, s2, t2)
+        else:
+            stlb_missed[n2] = i
+            n2 += 1
+            if s2 >= 0 and inclusion != EXCLUSIVE:
+                gone = insert(stlb, s2, t2)
+                if inclusion == INCLUSIVE and gone != EMPTY:
+                    g = units_of_tag[gone]
+                    for other in range(3):
+                        if first.set_of[other, g] >= 0:
+                            remove(l1, first.set_of[other, g] + c * first.sets, first.tag_of[other, g])
+        if s1 >= 0:
+            gone = insert(l1, s1, t1)
+            if inclusion == EXCLUSIVE and gone != EMPTY:
+                g = units_of_tag[gone]
+                s2 = second.set_of[k, g]
+                if s2 >= 0 and not find(stlb, s2 + c * second.sets, gone):
+                    insert(stlb, s2 + c * second.sets, gone)
+    last[0], last[1] = last_set, last_tag
+    return n1, n2
+
+
+@jit
+def flush_sets(table, first_set, end_set, marked):
+    """Drop the marked tags of a range of sets; return how many went."""
+    return drop_marked(table, first_set, end_set, marked)

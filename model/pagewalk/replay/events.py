@@ -1,0 +1,68 @@
+"""Flushes, context switches and unmappings: what they drop from TLBs and paging-structure caches."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.hardware.machine import Machine
+from pagewalk.replay.state import State
+from pagewalk.replay.tables import Tables
+from pagewalk.trace.trace import FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
+
+
+def _drop(table: object, sets: int, cpu: int, marked: NDArray[np.bool_]) -> int:
+    from pagewalk.kernels.tlb import flush_sets
+
+    return int(flush_sets(table, cpu * sets, (cpu + 1) * sets, marked)) if len(marked) else 0
+
+
+def happen(event: np.void, state: State, tables: Tables, machine: Machine, counts: dict[str, int]) -> int:
+    """Apply one event to the state; return the cycles that it costs on all its CPUs.
+
+    Rules (Intel SDM volume 3, 4.10.4, as summarised in docs/model.md): dropping an address range also drops
+    the whole paging-structure cache; a switch drops what is not global unless address-space slots keep it.
+    Cost of a range as Linux spends it: one instruction a base page up to the ceiling, else a full flush.
+    """
+    kind = int(event["kind"])
+    start, end = int(event["start"]) >> 12, (int(event["end"]) + 0xFFF) >> 12
+    cycles = 0
+    for cpu in range(len(state.resident)) if event["cpu"] < 0 else (int(event["cpu"]),):
+        gone = (
+            _switch(state.resident, cpu, int(event["space"]), machine.spaces.slots) if kind == SWITCH else []
+        )
+        for level, table in ((state.first, tables.first), (state.second, tables.second)):
+            if kind in (FLUSH_RANGE, UNMAP):
+                marked = (table.tag_start < end) & (table.tag_end > start)
+            else:
+                marked = _of_spaces(kind, table.tag_space, gone)
+            counts["entries_flushed"] += _drop(level.table, level.sets, cpu, marked)
+        _drop(state.tables.psc, state.tables.psc_sets, cpu, _of_spaces(kind, tables.psc.tag_space, gone))
+        if machine.flush is not None and kind != SWITCH:
+            pages = end - start
+            ranged = kind in (FLUSH_RANGE, UNMAP) and pages <= machine.flush.ceiling_pages
+            cycles += pages * machine.flush.page_cycles if ranged else machine.flush.full_cycles
+    state.last[:] = -1
+    counts["context_switches" if kind == SWITCH else "flushes"] += 1
+    return cycles
+
+
+def _of_spaces(kind: int, space: NDArray[np.int64], gone: list[int] | None) -> NDArray[np.bool_]:
+    """Which entries go with their address space; `gone` None is every space that is not global."""
+    if kind == FLUSH_LOCAL or (kind == SWITCH and gone is None):
+        return space != 0
+    if kind == SWITCH:
+        return np.isin(space, gone)
+    return np.ones(len(space), bool)
+
+
+def _switch(resident: list[list[int]], cpu: int, space: int, slots: int) -> list[int] | None:
+    """Make `space` the CPU's current one; return the spaces whose entries must go, None for all.
+
+    A switch to space 0, a kernel thread, borrows the tables of the one before and drops nothing.
+    """
+    if space == 0:
+        return []
+    if slots == 0:
+        return None
+    kept = [space, *(other for other in resident[cpu] if other != space)]
+    resident[cpu] = kept[:slots]
+    return kept[slots:]

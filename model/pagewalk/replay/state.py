@@ -1,0 +1,146 @@
+"""The state that the kernels carry from chunk to chunk: what every TLB, walk cache and data cache holds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.hardware.machine import Machine, Psc
+from pagewalk.replay.tables import HOST_TABLES_AT, SIZES, LevelTable, Tables
+
+MAX_READS = 64
+"""More than any walk makes: 35 for five levels on five."""
+
+
+@dataclass
+class State:
+    """Everything of one machine that remembers. Fields are the kernels' named tuples."""
+
+    first: Any
+    second: Any
+    tables: Any
+    host: Any
+    caches: Any | None
+    last: NDArray[np.int64]
+    resident: list[list[int]]
+    """Address spaces whose entries may be in each CPU's TLBs, most recent first."""
+
+
+def _policy(names: list[str]) -> NDArray[np.int64]:
+    from pagewalk.kernels.assoc import POLICIES
+
+    return np.array([POLICIES.index(name) for name in names], np.int64)
+
+
+def _make(ways: NDArray[np.int64], policy: NDArray[np.int64], number: NDArray[np.int64], copies: int) -> Any:
+    from pagewalk.kernels.assoc import make
+
+    if not len(ways):
+        ways, policy, number = (np.array([value], np.int64) for value in (1, 0, 0))
+    return make(np.tile(ways, copies), np.tile(policy, copies), np.tile(number, copies))
+
+
+def _level(table: LevelTable, cpus: int) -> Any:
+    from pagewalk.kernels.tlb import Level
+
+    return Level(
+        table.set_of,
+        table.tag_of,
+        np.tile(table.cycles, cpus) if len(table.cycles) else np.zeros(1, np.int64),
+        len(table.ways),
+        _make(table.ways, table.policy, table.number, cpus),
+    )
+
+
+def _assoc_of(caches: list[Psc]) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
+    ways = np.array([c.ways or c.entries for c in caches], np.int64)
+    sets = np.array([c.entries for c in caches], np.int64) // np.maximum(ways, 1)
+    policy = _policy([c.policy for c in caches])
+    number = np.concatenate([np.zeros(0, np.int64), *(np.arange(n) for n in sets)])
+    return sets, np.cumsum(sets) - sets, _make(np.repeat(ways, sets), np.repeat(policy, sets), number, 1)
+
+
+def _host(machine: Machine) -> Any:
+    from pagewalk.kernels.walk import Host
+
+    guest = machine.guest
+    levels = guest.host_levels if guest else 0
+    leaf_level = (SIZES[guest.host_leaf] - 12) // 9 + 1 if guest else 1
+    pscs = sorted(guest.host_psc, key=lambda p: p.level) if guest else []
+    sets, base, psc = _assoc_of(pscs)
+    nested = []
+    if guest and guest.nested_entries:
+        nested = [Psc(name="nested", level=1, entries=guest.nested_entries, ways=guest.nested_ways)]
+    nested_sets, _, nested_table = _assoc_of(nested)
+    return Host(
+        levels,
+        leaf_level,
+        np.array([p.level for p in pscs], np.int8),
+        base,
+        sets,
+        psc,
+        int(nested_sets.sum()),
+        nested_table,
+        HOST_TABLES_AT,
+    )
+
+
+def _caches(machine: Machine, cpus: int) -> Any | None:
+    from pagewalk.kernels.caches import Caches
+
+    if not machine.cache:
+        return None
+    sets = np.array([c.size_bytes // (c.ways * c.line_bytes) for c in machine.cache], np.int64)
+    private = np.array([not c.shared for c in machine.cache], np.int64)
+    copies = np.where(private == 1, cpus, 1)
+    ways = np.array([c.ways for c in machine.cache], np.int64)
+    policy = _policy([c.policy for c in machine.cache])
+    number = np.concatenate([np.tile(np.arange(n), k) for n, k in zip(sets, copies, strict=True)])
+    total = sets * copies
+    return Caches(
+        np.array([c.line_bytes.bit_length() - 1 for c in machine.cache], np.int64),
+        sets,
+        np.cumsum(total) - total,
+        private,
+        np.array([c.fill == "victim" for c in machine.cache], np.int64),
+        np.array([c.inclusive for c in machine.cache], np.int64),
+        np.array([*(c.latency_cycles for c in machine.cache), machine.memory.latency_cycles], np.int64),
+        _make(np.repeat(ways, total), np.repeat(policy, total), number, 1),
+    )
+
+
+def power_on(machine: Machine, tables: Tables, levels: int, cpus: int) -> State:
+    """Everything empty.
+
+    Parameters
+    ----------
+    machine : Machine
+    tables : Tables
+        Of the trace's pages under the mapping.
+    levels : int
+        Table levels of the mapping's geometry.
+    cpus : int
+    """
+    from pagewalk.kernels.walk import Tables as WalkTables
+
+    psc = tables.psc
+    return State(
+        _level(tables.first, cpus),
+        _level(tables.second, cpus),
+        WalkTables(
+            levels,
+            tables.leaf_level,
+            tables.entry,
+            psc.first,
+            psc.level,
+            psc.set_of,
+            psc.tag_of,
+            len(psc.ways),
+            _make(psc.ways, psc.policy, psc.number, cpus),
+        ),
+        _host(machine),
+        _caches(machine, cpus),
+        np.full(2, -1, np.int64),
+        [[] for _ in range(cpus)],
+    )

@@ -1,0 +1,331 @@
+"""Translate: everything that a replay needs to know of an address, worked out once for each distinct page.
+
+The kernels see only the small dense integers made here: no geometry, no hash, no 64-bit address.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.errors import BadInput
+from pagewalk.hardware.index import set_index
+from pagewalk.hardware.machine import Machine, Psc, Tlb
+from pagewalk.linux.geometry import Geometry
+from pagewalk.linux.mapping import Mapping
+
+KINDS = ("load", "store", "fetch")
+SIZES = {
+    "4K": 12,
+    "16K": 14,
+    "64K": 16,
+    "2M": 21,
+    "4M": 22,
+    "16M": 24,
+    "32M": 25,
+    "512M": 29,
+    "1G": 30,
+    "16G": 34,
+}
+"""Names of leaf sizes in machine files -> log2 of bytes."""
+TABLES_AT = 1 << 46
+"""Physical address of the first page-table page. Ours: no recording says where tables lay."""
+HOST_TABLES_AT = 1 << 52
+SCATTER = 0x9E3779B1
+"""Odd, so that multiplying modulo a power of two is a permutation: spreads table pages over cache sets."""
+
+
+@dataclass(frozen=True)
+class LevelTable:
+    """Where each unit goes at one TLB level; rows are kinds of access (load, store, fetch).
+
+    Attributes
+    ----------
+    set_of, tag_of : ndarray of int32, shape (3, units)
+        -1 where no array of the level serves the kind.
+    ways, policy, number, cycles : ndarray of int64, shape (sets,)
+        Of each set of one CPU; `number` is that within its own array.
+    tag_space, tag_start, tag_end : ndarray of int64, shape (tags,)
+        Address space and range (in 4 KiB pages) that each tag covers.
+    """
+
+    set_of: NDArray[np.int32]
+    tag_of: NDArray[np.int32]
+    ways: NDArray[np.int64]
+    policy: NDArray[np.int64]
+    number: NDArray[np.int64]
+    cycles: NDArray[np.int64]
+    tag_space: NDArray[np.int64]
+    tag_start: NDArray[np.int64]
+    tag_end: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PscTable:
+    """Paging-structure caches, lowest level first, as one table of sets."""
+
+    names: tuple[str, ...]
+    level: NDArray[np.int8]
+    first: NDArray[np.int8]
+    set_of: NDArray[np.int32]
+    tag_of: NDArray[np.int32]
+    tag_space: NDArray[np.int64]
+    ways: NDArray[np.int64]
+    policy: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A trace's distinct pages under one mapping on one machine.
+
+    Attributes
+    ----------
+    unit_of_page : ndarray of int32, shape (distinct,)
+        Translation unit of each distinct base page: the finest that any level or the leaf itself tells apart.
+    first, second : LevelTable
+    leaf_level : ndarray of int8, shape (units,)
+    entry : ndarray of int64, shape (levels + 1, units)
+        Physical address of the entry read at each level; row 0 is the unit's own first byte.
+    psc : PscTable
+    page : ndarray of int64, shape (units,)
+        Virtual page number (4 KiB) of each unit's first touched page.
+    """
+
+    unit_of_page: NDArray[np.int32]
+    first: LevelTable
+    second: LevelTable
+    leaf_level: NDArray[np.int8]
+    entry: NDArray[np.int64]
+    psc: PscTable
+    page: NDArray[np.int64]
+
+
+def dense(*columns: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the distinct rows; return the first index of each and the number of every row."""
+    varying = [c for c in columns if len(c) and (c != c[0]).any()] or [columns[0]]
+    if len(varying) == 1:
+        _, index, inverse = np.unique(varying[0], return_index=True, return_inverse=True)
+    else:
+        order = np.lexsort(varying[::-1])
+        new = np.zeros(len(order), bool)
+        for column in varying:
+            ordered = column[order]
+            new[1:] |= ordered[1:] != ordered[:-1]
+        number = np.cumsum(new)
+        inverse = np.empty(len(order), np.int64)
+        inverse[order] = number
+        index = order[np.concatenate([[True], new[1:]])] if len(order) else order
+    return index.astype(np.int64), inverse.astype(np.int64)
+
+
+def _entry_shifts(
+    arrays: list[Tlb],
+    choose: str,
+    kind: str,
+    page: NDArray[np.int64],
+    leaf: NDArray[np.uint8],
+    contiguous: NDArray[np.uint8],
+    base: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which array serves each page for a kind of access (-1: none), and log2 of what its entry covers."""
+    chosen = np.full(len(page), -1, np.int64)
+    shift = leaf.astype(np.int64)
+    serving = [(i, a) for i, a in enumerate(arrays) if kind in a.serves]
+    for size in np.unique(leaf).tolist():
+        here = np.flatnonzero(leaf == size)
+        held = {i: [SIZES[name] for name in a.holds] or [size] for i, a in serving}
+        smaller = [s for sizes in held.values() for s in sizes if s <= size]
+        if not smaller:
+            continue
+        entry = max(smaller)
+        candidates = np.array([i for i, sizes in held.items() if entry in sizes])
+        shift[here] = entry
+        if len(candidates) == 1:
+            chosen[here] = candidates[0]
+        else:
+            number = page[here] >> (entry - 12)
+            chosen[here] = candidates[set_index(choose or "modulo", number, len(candidates))]
+        if size == base:
+            span = np.array([a.coalesce.bit_length() - 1 for a in arrays])[chosen[here]]
+            shift[here] = np.minimum(entry + span, np.maximum(contiguous[here], entry))
+    return chosen, shift
+
+
+def _policies(names: list[str]) -> NDArray[np.int64]:
+    from pagewalk.kernels.assoc import POLICIES
+
+    return np.array([POLICIES.index(name) for name in names], np.int64)
+
+
+def _geometry_of(
+    arrays: list[Tlb] | list[Psc],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Sets, ways, and first set of each array when all are laid one after the other."""
+    ways = np.array([a.ways or a.entries for a in arrays], np.int64)
+    sets = np.array([a.entries for a in arrays], np.int64) // ways if len(arrays) else ways
+    return sets, ways, np.concatenate([[0], np.cumsum(sets)]).astype(np.int64)
+
+
+def _by_set(
+    arrays: list[Tlb] | list[Psc], values: NDArray[np.int64], sets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    return np.repeat(values, sets) if len(arrays) else np.zeros(0, np.int64)
+
+
+def translate(mapping: Mapping, machine: Machine, spaces: NDArray[np.uint16] | None = None) -> Tables:
+    """Work out, for every distinct page, all that the kernels will look up.
+
+    Parameters
+    ----------
+    mapping : Mapping
+    machine : Machine
+    spaces : ndarray of uint16, shape (distinct,), optional
+        Address space of each distinct page; 0 is global.
+
+    Raises
+    ------
+    BadInput
+        The machine cannot hold what the mapping maps.
+    """
+    geometry, page = mapping.geometry, mapping.page
+    space = np.zeros(len(page), np.int64) if spaces is None else spaces.astype(np.int64)
+    leaf = mapping.leaf_shift
+    if machine.guest is not None:
+        leaf = np.minimum(leaf, SIZES[machine.guest.host_leaf]).astype(np.uint8)
+    leaf_level = geometry.leaf_level(mapping.leaf_shift)
+    own_entry = np.array([0] + [geometry.entry_shift(n) for n in range(1, geometry.levels + 1)])[leaf_level]
+
+    contiguous = mapping.contiguous_shift
+    if machine.guest is not None:
+        contiguous = np.minimum(contiguous, SIZES[machine.guest.host_leaf])
+    placed = {}
+    finest = np.minimum(own_entry, leaf)
+    for level in (1, 2):
+        arrays = [a for a in machine.tlb if a.level == level]
+        for k, kind in enumerate(KINDS):
+            chosen, shift = _entry_shifts(
+                arrays, machine.choose, kind, page, leaf, contiguous, geometry.base_shift
+            )
+            placed[level, k] = chosen, shift
+            finest = np.minimum(finest, np.where(chosen >= 0, shift, 63))
+    some, unit_of_page = dense(finest, page >> (finest - 12), space)
+
+    levels = []
+    for level in (1, 2):
+        arrays = [a for a in machine.tlb if a.level == level]
+        levels.append(_level(arrays, [placed[level, k] for k in range(3)], page[some], space[some], some))
+    first, second = levels
+    both = (first.tag_of >= 0) & (second.tag_of >= 0)
+    if machine.inclusion != "none" and (first.tag_of != second.tag_of)[both].any():
+        raise BadInput(
+            machine.id or machine.name,
+            f"inclusion = {machine.inclusion!r} needs entries of one shape at both TLB levels",
+            'give both levels the same `holds` and `coalesce`, or set inclusion = "none"',
+        )
+    return Tables(
+        unit_of_page.astype(np.int32),
+        first,
+        second,
+        leaf_level[some],
+        _entries(geometry, page[some], space[some], mapping.frame[some], leaf_level[some]),
+        _pscs(machine, geometry, page[some], space[some], leaf_level[some]),
+        page[some],
+    )
+
+
+def _level(
+    arrays: list[Tlb],
+    placed: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    page: NDArray[np.int64],
+    space: NDArray[np.int64],
+    some: NDArray[np.int64],
+) -> LevelTable:
+    sets, ways, base = _geometry_of(arrays)
+    units = len(page)
+    set_of = np.full((3, units), -1, np.int32)
+    shifts = np.zeros((3, units), np.int64)
+    for k, (chosen_page, shift_page) in enumerate(placed):
+        chosen, shift = chosen_page[some], shift_page[some]
+        shifts[k] = shift
+        for i, array in enumerate(arrays):
+            here = np.flatnonzero(chosen == i)
+            if len(here):
+                number = page[here] >> (shift[here] - 12)
+                set_of[k, here] = base[i] + set_index(array.index, number, int(sets[i]))
+    number = np.tile(page, 3) >> (shifts.ravel() - 12)
+    index, tag = dense(shifts.ravel(), number, np.tile(space, 3))
+    tag_of = tag.reshape(3, units).astype(np.int32)
+    tag_of[set_of < 0] = -1
+    tag_shift = shifts.ravel()[index] - 12
+    tag_start = number[index] << tag_shift
+    return LevelTable(
+        set_of,
+        tag_of,
+        _by_set(arrays, ways, sets),
+        _by_set(arrays, _policies([a.policy for a in arrays]), sets),
+        np.concatenate([np.arange(n) for n in sets]) if len(arrays) else np.zeros(0, np.int64),
+        _by_set(arrays, np.array([a.hit_cycles for a in arrays], np.int64), sets),
+        np.tile(space, 3)[index],
+        tag_start,
+        tag_start + (np.int64(1) << tag_shift),
+    )
+
+
+def _pscs(
+    machine: Machine,
+    geometry: Geometry,
+    page: NDArray[np.int64],
+    space: NDArray[np.int64],
+    leaf_level: NDArray[np.int8],
+) -> PscTable:
+    caches = sorted(machine.psc, key=lambda p: p.level)
+    sets, ways, base = _geometry_of(caches)
+    level = np.array([p.level for p in caches], np.int8)
+    units = len(page)
+    set_of = np.zeros((len(caches), units), np.int32)
+    tag_of = np.zeros((len(caches), units), np.int32)
+    tag_space = [np.zeros(0, np.int64)]
+    for p, cache in enumerate(caches):
+        key = page >> (geometry.entry_shift(cache.level) - 12)
+        index, tag = dense(key, space)
+        set_of[p] = base[p] + key % sets[p]
+        tag_of[p] = tag + sum(len(t) for t in tag_space)
+        tag_space.append(space[index])
+    return PscTable(
+        tuple(p.name for p in caches),
+        level,
+        np.searchsorted(level, leaf_level, side="right").astype(np.int8),
+        set_of,
+        tag_of,
+        np.concatenate(tag_space),
+        _by_set(caches, ways, sets),
+        _by_set(caches, _policies([p.policy for p in caches]), sets),
+        np.concatenate([np.arange(n) for n in sets]) if caches else np.zeros(0, np.int64),
+    )
+
+
+def _entries(
+    geometry: Geometry,
+    page: NDArray[np.int64],
+    space: NDArray[np.int64],
+    frame: NDArray[np.int64],
+    leaf_level: NDArray[np.int8],
+) -> NDArray[np.int64]:
+    """Physical address of the entry read at each level; where tables lie is ours, the rest is arithmetic."""
+    entry = np.zeros((geometry.levels + 1, len(page)), np.int64)
+    entry[0] = frame << 12
+    for level in range(1, geometry.levels + 1):
+        bits = geometry.index_bits[level - 1]
+        number = page >> (geometry.entry_shift(level) - 12)
+        above = number >> bits if level < geometry.levels else np.zeros_like(number)
+        present = leaf_level <= level
+        table = dense(above, space)[1]
+        size = max(geometry.entry_bytes << bits, 64)
+        slot = (table * SCATTER + level * 0x5BD1E995) % (1 << 24)
+        entry[level] = (
+            TABLES_AT + ((level << 24) + slot) * size + (number & ((1 << bits) - 1)) * geometry.entry_bytes
+        )
+        entry[level][~present] = 0
+    return entry
