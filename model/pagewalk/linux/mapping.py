@@ -215,8 +215,9 @@ def _map_layout(
         first, last = layout.geometry.vmalloc_start >> 12, layout.geometry.vmalloc_end >> 12
         leaf_shift[(first <= recorded_page) & (recorded_page < last)] = geometry.base_shift
 
-    linear = ~owned & (was.contiguous_shift >= leaf_shift)
-    keeps_frame = was.found & ((leaf_shift == was.shift) | linear)
+    keeps_frame = was.found & (leaf_shift == was.shift)
+    if not at_home:
+        keeps_frame |= was.found & ~owned & (was.contiguous_shift >= leaf_shift)
     frame = np.where(keeps_frame, was.frame, scattered_frames(page, leaf_shift, geometry, spaces))
     stays = keeps_frame & (page == recorded_page)
     contiguous_shift = np.where(stays, np.maximum(was.contiguous_shift, leaf_shift), leaf_shift)

@@ -1,0 +1,1 @@
+"""The kernel's memory as a machine: page allocator, vmalloc areas, page tables, direct map, executable memory."""
