@@ -210,7 +210,7 @@ def _levels(machine: Machine) -> Iterator[Fault]:
             for size in sorted({size for tlb in arrays for size in tlb.holds} | {base}):
                 found = [t.name for t in arrays if kind in t.serves and (not t.holds or size in t.holds)]
                 if not found and size == base:
-                    what = f"no array of level {level} holds {base}, the base page of {machine.geometry}, for {kind}"
+                    what = f"no array of level {level} holds {base}, the base page, for {kind}"
                     yield "tlb", what, "give one that does, or another geometry"
                 if len(found) > 1 and not machine.choose:
                     what = f"{' and '.join(found)[:200]} both hold {size} for {kind}"
