@@ -13,9 +13,9 @@ from pagewalk import __version__
 from pagewalk.errors import BadInput
 
 COMMANDS = {
-    "run": ("pagewalk.cli.replays", "the main job: a scenario (or the packaged kernel trace), base against pmd"),
+    "run": ("pagewalk.cli.replays", "the main job: a scenario or the packaged kernel trace, compared"),
     "replay": ("pagewalk.cli.replays", "replay a trace over mappings and machines"),
-    "explain": ("pagewalk.cli.replays", "one access, step by step"),
+    "explain": ("pagewalk.cli.explain", "one access, step by step"),
     "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),
     "trace": ("pagewalk.cli.traces", "look at, convert and make traces"),
     "doctor": ("pagewalk.cli.doctor", "versions, compiled kernels, what this machine can measure"),
@@ -47,7 +47,7 @@ class Lazy(click.Group):
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pagewalk")
 def pagewalk() -> None:
-    """What does reaching kernel memory through the TLB cost, and what would larger pages change?"""
+    """Tell what reaching kernel memory through the TLB costs, and what larger pages would change."""
 
 
 def main() -> None:

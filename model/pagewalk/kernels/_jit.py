@@ -38,7 +38,7 @@ WARM = KEPT and any(CACHE.rglob("*.nbi"))
 """Whether compiled kernels were found when this process started."""
 
 if KEPT:
-    numba.config.CACHE_DIR = str(CACHE)
+    numba.config.CACHE_DIR = str(CACHE)  # type: ignore[attr-defined]
 else:
     warnings.warn(f"{CACHE} is not writable: kernels are compiled in every process", stacklevel=1)
 

@@ -105,8 +105,8 @@ def read(c, first, cpu, address, cpus, counts):
 
 
 @jit
-def read_walks(c, first, cpus, missed, cpu, begin, ends, address, level, cycles_out, where, by_level, counts):
-    """Send the reads of the walks number `begin` onwards through the caches from level `first`.
+def read_walks(c, first, cpus, cpu, ends, address, level, cycles_out, where, by_level, counts):
+    """Send the reads of walks, each on its CPU, through the caches from level `first`.
 
     `cycles_out[w]` gets the latencies of walk w added; `where[place]` counts the reads found at each place,
     `by_level[table level]` adds their cycles.
@@ -114,7 +114,7 @@ def read_walks(c, first, cpus, missed, cpu, begin, ends, address, level, cycles_
     m = 0
     for w in range(len(ends)):
         while m < ends[w]:
-            place = read(c, first, cpu[missed[begin + w]], address[m], cpus, counts)
+            place = read(c, first, cpu[w], address[m], cpus, counts)
             cycles_out[w] += c.latency[place]
             where[place] += 1
             by_level[level[m]] += c.latency[place]
@@ -126,9 +126,7 @@ def read_all(
     c,
     first,
     cpus,
-    missed,
     cpu,
-    begin,
     ends,
     address,
     level,
@@ -136,22 +134,26 @@ def read_all(
     where,
     by_level,
     counts,
-    data,
     at,
+    data,
+    data_cpu,
+    start,
     until,
 ):
-    """As `read_walks`, and the program's accesses at positions `at` up to `until` between them.
+    """As `read_walks`, and the accesses at positions `start` up to `until` among them.
 
-    `data[i]` is the physical address of the access at position i; its walk, if any, comes before it.
+    `data[i]` is the physical address of access i, -1 if data caches do not see it; walk w is that of the
+    access `at[w]` and comes before it.
     """
     w = m = 0
-    for i in range(at, until):
-        if w < len(ends) and missed[begin + w] == i:
+    for i in range(start, until):
+        if w < len(ends) and at[w] == i:
             while m < ends[w]:
-                place = read(c, first, cpu[i], address[m], cpus, counts)
+                place = read(c, first, cpu[w], address[m], cpus, counts)
                 cycles_out[w] += c.latency[place]
                 where[place] += 1
                 by_level[level[m]] += c.latency[place]
                 m += 1
             w += 1
-        read(c, 0, cpu[i], data[i], cpus, counts)
+        if data[i] >= 0:
+            read(c, 0, data_cpu[i], data[i], cpus, counts)

@@ -20,7 +20,7 @@ def wait_for_walks(position, cycles, window, free, ring, clock):
         When each walker is free; kept over calls.
     ring : ndarray of int64, shape (window + 1, 2)
         Position and end of the walks that are not yet known to be done; kept over calls.
-    clock : ndarray of int64, shape (4,)
+    clock : ndarray of int64, shape (3,)
         Cycles waited so far; head and length of the ring; kept over calls. The time at which the access
         at position p is issued is p + clock[0].
     """

@@ -26,26 +26,19 @@ class Level(NamedTuple):
 
 
 @jit
-def replay_units(unit, kind, cpu, first, second, units_of_tag, inclusion, last, l1_missed, stlb_missed, sums):
+def replay_units(unit, kind, cpu, first, second, units_of_tag, inclusion, l1_missed, stlb_missed, sums):
     """Send units through both levels, one by one.
 
-    An access to the same entry of the same L1 set as the one before hits and changes nothing under every
-    policy, so it is passed over. `last` keeps (set, tag) of the previous access over calls.
-
-    Fills `l1_missed` and `stlb_missed` with positions, returns their counts; adds STLB hits and
+    Fills `l1_missed` and `stlb_missed` with indices into `unit`, returns their counts; adds STLB hits and
     their cycles to `sums`.
     """
     l1, stlb = first.table, second.table
     n1 = n2 = 0
-    last_set, last_tag = last[0], last[1]
     for i in range(len(unit)):
         u, k, c = unit[i], kind[i], cpu[i]
         s1, t1 = first.set_of[k, u], first.tag_of[k, u]
         if s1 >= 0:
             s1 += c * first.sets
-            if s1 == last_set and t1 == last_tag:
-                continue
-            last_set, last_tag = s1, t1
             if find(l1, s1, t1):
                 continue
         l1_missed[n1] = i
@@ -76,7 +69,6 @@ def replay_units(unit, kind, cpu, first, second, units_of_tag, inclusion, last, 
                 s2 = second.set_of[k, g]
                 if s2 >= 0 and not find(stlb, s2 + c * second.sets, gone):
                     insert(stlb, s2 + c * second.sets, gone)
-    last[0], last[1] = last_set, last_tag
     return n1, n2
 
 

@@ -80,16 +80,16 @@ def _host_reads(host, address, address_out, level_out, m):
 
 
 @jit
-def walk(missed, unit, cpu, first, end, tables, host, ends, address_out, level_out, psc_hits, by_refs):
-    """Walk for the misses number `first` up to `end`.
+def walk(unit, cpu, tables, host, ends, address_out, level_out, psc_hits, by_refs):
+    """Walk for each of the given units, on the CPU beside it.
 
-    Writes the reads of each walk to `address_out` and `level_out`, one walk after the other; walk number w
-    ends at `ends[w - first]`. Adds to `psc_hits[p]` and `by_refs[reads]`. Returns the number of reads.
+    Writes the reads of each walk to `address_out` and `level_out`, one walk after the other; walk w ends at
+    `ends[w]`. Adds to `psc_hits[p]` and `by_refs[reads]`. Returns the number of reads.
     """
     m = 0
-    for w in range(first, end):
-        u = unit[missed[w]]
-        offset = cpu[missed[w]] * tables.psc_sets
+    for w in range(len(unit)):
+        u = unit[w]
+        offset = cpu[w] * tables.psc_sets
         top = tables.levels + 1
         for p in range(tables.psc_first[u], len(tables.psc_level)):
             s = offset + tables.psc_set[p, u]
@@ -108,6 +108,6 @@ def walk(missed, unit, cpu, first, end, tables, host, ends, address_out, level_o
             m += 1
         if host.levels > 0:
             m = _host_reads(host, tables.entry[0, u], address_out, level_out, m)
-        ends[w - first] = m
+        ends[w] = m
         by_refs[m - begin] += 1
     return m

@@ -47,11 +47,9 @@ def happen(event: np.void, state: State, tables: Tables, machine: Machine, count
 
 def _of_spaces(kind: int, space: NDArray[np.int64], gone: list[int] | None) -> NDArray[np.bool_]:
     """Which entries go with their address space; `gone` None is every space that is not global."""
-    if kind == FLUSH_LOCAL or (kind == SWITCH and gone is None):
-        return space != 0
-    if kind == SWITCH:
-        return np.isin(space, gone)
-    return np.ones(len(space), bool)
+    if kind == SWITCH and gone is not None:
+        return np.isin(space, np.array(gone, np.int64))
+    return np.full(len(space), True) if kind not in (FLUSH_LOCAL, SWITCH) else np.not_equal(space, 0)
 
 
 def _switch(resident: list[list[int]], cpu: int, space: int, slots: int) -> list[int] | None:

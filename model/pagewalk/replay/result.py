@@ -3,9 +3,13 @@
 Counts are integers; ratios are for readers to form.
 """
 
+from pathlib import Path
 from typing import Literal
 
+import msgspec
 from msgspec import Struct, field
+
+from pagewalk.errors import BadInput
 
 
 class RegionCost(Struct, frozen=True, kw_only=True):
@@ -133,3 +137,28 @@ class Result(Struct, frozen=True, kw_only=True):
     trace: TraceFacts
     replays: list[Replay]
     provenance: Provenance
+
+
+def encode(result: Result) -> bytes:
+    """The result as indented JSON, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+
+
+def read(path: Path) -> Result:
+    """Read a result file.
+
+    Raises
+    ------
+    BadInput
+        No such file, or not a result of this schema.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            path, error.strerror or "cannot be read", "name a result that pagewalk wrote"
+        ) from error
+    try:
+        return msgspec.json.decode(content, type=Result)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(path, f"not a pagewalk.result/1: {error}", "run pagewalk again with --json") from error

@@ -23,6 +23,7 @@ class State:
     host: Any
     caches: Any | None
     last: NDArray[np.int64]
+    """Unit, kind and CPU of the access before."""
     resident: list[list[int]]
     """Address spaces whose entries may be in each CPU's TLBs, most recent first."""
 
@@ -141,6 +142,6 @@ def power_on(machine: Machine, tables: Tables, levels: int, cpus: int) -> State:
         ),
         _host(machine),
         _caches(machine, cpus),
-        np.full(2, -1, np.int64),
+        np.full(3, -1, np.int64),
         [[] for _ in range(cpus)],
     )

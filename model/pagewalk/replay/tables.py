@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
-from pagewalk.hardware.index import set_index
+from pagewalk.hardware.index import evaluate, set_index
 from pagewalk.hardware.machine import Machine, Psc, Tlb
 from pagewalk.linux.geometry import Geometry
 from pagewalk.linux.mapping import Mapping
 
 KINDS = ("load", "store", "fetch")
+INCLUSIONS = ("none", "inclusive", "exclusive")
+"""In the order of the kernel's numbers."""
 SIZES = {
     "4K": 12,
     "16K": 14,
@@ -146,7 +148,7 @@ def _entry_shifts(
             chosen[here] = candidates[0]
         else:
             number = page[here] >> (entry - 12)
-            chosen[here] = candidates[set_index(choose or "modulo", number, len(candidates))]
+            chosen[here] = candidates[evaluate(choose, number) % len(candidates)]
         if size == base:
             span = np.array([a.coalesce.bit_length() - 1 for a in arrays])[chosen[here]]
             shift[here] = np.minimum(entry + span, np.maximum(contiguous[here], entry))
@@ -212,18 +214,15 @@ def translate(mapping: Mapping, machine: Machine, spaces: NDArray[np.uint16] | N
             finest = np.minimum(finest, np.where(chosen >= 0, shift, 63))
     some, unit_of_page = dense(finest, page >> (finest - 12), space)
 
-    levels = []
-    for level in (1, 2):
-        arrays = [a for a in machine.tlb if a.level == level]
-        levels.append(_level(arrays, [placed[level, k] for k in range(3)], page[some], space[some], some))
-    first, second = levels
-    both = (first.tag_of >= 0) & (second.tag_of >= 0)
-    if machine.inclusion != "none" and (first.tag_of != second.tag_of)[both].any():
+    shifts = np.stack([placed[level, k][1][some] for level in (1, 2) for k in range(3)])
+    served = np.stack([placed[level, k][0][some] >= 0 for level in (1, 2) for k in range(3)])
+    if machine.inclusion != "none" and (shifts != shifts[0])[served].any():
         raise BadInput(
             machine.id or machine.name,
             f"inclusion = {machine.inclusion!r} needs entries of one shape at both TLB levels",
-            'give both levels the same `holds` and `coalesce`, or set inclusion = "none"',
+            'give all arrays the same `holds` and `coalesce`, or set inclusion = "none"',
         )
+    number = page[some] >> (shifts - 12)
     return Tables(
         unit_of_page.astype(np.int32),
         first,

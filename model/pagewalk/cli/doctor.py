@@ -1,0 +1,64 @@
+"""doctor: what is installed, what is compiled, what this machine can measure."""
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from pagewalk import __version__
+
+
+def _found(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _perf() -> str:
+    path = Path("/proc/sys/kernel/perf_event_paranoid")
+    if not path.exists():
+        return "no perf events in this kernel"
+    level = path.read_text().strip()
+    core = any(Path("/sys/bus/event_source/devices").glob("cpu*"))
+    counters = "a core PMU is present" if core else "no core PMU is visible (often so in a guest)"
+    return f"perf_event_paranoid is {level}; {counters}"
+
+
+def _huge() -> str:
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return path.read_text().strip() if path.exists() else "not in this kernel"
+
+
+@click.command()
+@click.option("--warm", is_flag=True, help="Compile every kernel now, so that no later command has to.")
+def doctor(warm: bool) -> None:
+    """Tell versions, the cache of compiled kernels, and what this machine can measure."""
+    import time
+
+    began = time.perf_counter()
+    from pagewalk.kernels import _jit
+
+    loaded = time.perf_counter() - began
+    rows = [
+        ("pagewalk", __version__),
+        ("python", f"{platform.python_version()} ({sys.implementation.name})"),
+        *((name, _found(name)) for name in ("numpy", "numba", "llvmlite", "matplotlib", "zstandard", "asv")),
+        ("CPUs", f"{len(os.sched_getaffinity(0))} usable, {platform.machine()}"),
+        ("kernel", platform.release()),
+        ("numba loads in", f"{loaded:.2f} s"),
+        ("compiled kernels", f"{_jit.CACHE} ({'warm' if _jit.WARM else 'empty: the first run compiles'})"),
+        ("counters", _perf()),
+        ("huge pages", _huge()),
+    ]
+    if warm:
+        from pagewalk.replay.engine import warm_up
+
+        began = time.perf_counter()
+        warm_up()
+        rows.append(("compiled in", f"{time.perf_counter() - began:.1f} s"))
+    for name, value in rows:
+        click.echo(f"{name:17} {value}")

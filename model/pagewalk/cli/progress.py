@@ -1,0 +1,35 @@
+"""A progress bar on standard error, when that is a terminal."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress(doing: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Give a function that takes the work done since its last call; None where nobody looks.
+
+    Shows rate, share done and time left.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(doing, total=total, rate="")
+
+        def advance(amount: int) -> None:
+            bars.update(task, advance=amount)
+            speed = bars.tasks[0].speed
+            bars.update(task, rate=f"{speed / 1e6:.1f} M/s" if speed else "")
+
+        yield advance

@@ -1,0 +1,107 @@
+"""run, replay."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pagewalk.cli.progress import progress
+from pagewalk.errors import BadInput
+from pagewalk.files import write_whole
+from pagewalk.replay.result import Result, encode
+
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."
+)
+
+
+def _replayed(
+    trace: str, machines: Sequence[str], mappings: Sequence[str], fetches: bool | None, cache_mode: str
+) -> Result:
+    from pagewalk.hardware.load import load
+    from pagewalk.study.replays import replays, result, subject
+
+    loaded = [load(name) for name in machines]
+    opened = subject(trace)
+    from pagewalk.kernels import _jit
+
+    if not _jit.WARM:
+        print("compiling kernels (once)", file=sys.stderr)
+    total = opened.trace.accesses * len(loaded) * len(mappings)
+    with progress("replaying", total) as advance:
+        found = replays(opened, loaded, mappings, fetches=fetches, cache_mode=cache_mode, progress=advance)
+    return result(opened, loaded, found, shlex.join(["pagewalk", *sys.argv[1:]]))
+
+
+def _answer(found: Result, json_file: str | None) -> None:
+    if json_file == "-":
+        sys.stdout.buffer.write(encode(found))
+        return
+    if json_file:
+        write_whole(Path(json_file), encode(found))
+    from pagewalk.report.tables import show
+
+    show(found)
+
+
+@click.command()
+@click.argument("trace")
+@click.option("--machine", "-m", "machines", multiple=True, metavar="NAME|FILE.toml", help="May be repeated.")
+@click.option("--mapping", "mappings", multiple=True, metavar="base|pmd|recorded", help="May be repeated.")
+@click.option("--fetches", is_flag=True, help="Instruction fetches too, where one L1 TLB serves all.")
+@click.option(
+    "--cache-mode",
+    type=click.Choice(["walks-only", "full"]),
+    default="walks-only",
+    show_default=True,
+    help="Whether the trace's own accesses go through the data caches too.",
+)
+@json_option
+def replay(
+    trace: str,
+    machines: tuple[str, ...],
+    mappings: tuple[str, ...],
+    fetches: bool,
+    cache_mode: str,
+    json_file: str | None,
+) -> None:
+    """Replay TRACE over mappings and machines; base and pmd on intel-skylake-sp unless named."""
+    chosen = machines or ("intel-skylake-sp",)
+    found = _replayed(trace, chosen, mappings or ("base", "pmd"), fetches or None, cache_mode)
+    _answer(found, json_file)
+
+
+@click.command()
+@click.argument("scenario", default="gitdiff")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for figures and JSON; out/NAME unless named."
+)
+@click.option("--list", "list_", is_flag=True, help="List the scenarios that come with pagewalk.")
+@json_option
+def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> None:
+    """Run SCENARIO (a name or a TOML file): replay, compare, write figures and JSON.
+
+    Without arguments: a real `git diff` on a real kernel, its large vmalloc areas mapped by 4 KiB
+    and by 2 MiB leaves.
+    """
+    from pagewalk.study.scenario import packaged, read
+
+    if list_:
+        for name in packaged():
+            click.echo(f"{name:20} {read(name).title}")
+        return
+    chosen = read(scenario)
+    folder = out or Path("out") / chosen.name
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(folder, "is not a folder", "name another with --out")
+    found = _replayed(chosen.trace, chosen.machines, chosen.mappings, None, chosen.cache_mode)
+    write_whole(folder / "result.json", encode(found))
+    from pagewalk.report.figures import save_all
+
+    save_all(found, folder)
+    _answer(found, json_file)
+    if json_file != "-":
+        click.echo(f"\nFigures and result.json are in {folder}/")
+        click.echo("Next: pagewalk replay TRACE --machine NAME   (pagewalk machines lists them)")

@@ -1,0 +1,181 @@
+"""What a replay counts on the way, and the result that is made of it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.hardware.machine import Machine
+from pagewalk.linux.mapping import Mapping
+from pagewalk.replay.result import RegionCost, Replay, Windows
+from pagewalk.replay.state import MAX_READS
+from pagewalk.replay.tables import SIZES
+
+WINDOWS = 200
+"""Points of the time series."""
+LEVEL_NAMES = ("host", "PTE", "PDE", "PDPTE", "PML4E", "PML5E")
+
+
+class Tally:
+    """Running counts of one replay. Arrays are of int64."""
+
+    def __init__(self, machine: Machine, mapping: Mapping, records: int) -> None:
+        places = len(machine.cache) + 1
+        self.accesses = self.fetches = self.l1_dtlb_misses = self.l1_itlb_misses = 0
+        self.touched = np.zeros(len(mapping.page), np.int64)
+        """Accesses of each distinct page."""
+        self.region = np.zeros((4, len(mapping.regions)), np.int64)
+        """L1 misses, STLB misses, walk references, walk cycles of each region."""
+        self.stlb = np.zeros(2, np.int64)
+        """Hits, and the cycles that they add."""
+        self.psc_hits = np.zeros(max(1, len(machine.psc)), np.int64)
+        self.by_refs = np.zeros(MAX_READS, np.int64)
+        """Walks by the number of their references."""
+        self.places = np.zeros(places, np.int64)
+        """Walk references found in each data cache; the last is memory."""
+        self.level_cycles = np.zeros(len(LEVEL_NAMES), np.int64)
+        self.caches = np.zeros((places, 2, 3), np.int64)
+        """Of each data cache and memory, for data and tables: hits, misses, lines of the other pushed out."""
+        self.per_window = max(1, -(-records // WINDOWS))
+        self.window = np.zeros((3, -(-records // self.per_window)), np.int64)
+        """L1 misses, STLB misses, walk cycles over the records."""
+        self.events = {"flushes": 0, "entries_flushed": 0, "context_switches": 0}
+        self.flush_cycles = 0
+        self.waited = 0
+
+    def misses(
+        self,
+        regions: tuple[NDArray[np.int32], NDArray[np.int32]],
+        records: tuple[NDArray[np.int64], NDArray[np.int64]],
+        refs: NDArray[np.int64],
+        cycles: NDArray[np.int64],
+    ) -> None:
+        """Count the misses of a chunk.
+
+        Parameters
+        ----------
+        regions, records
+            Region and record of each L1 miss, and of each STLB miss.
+        refs, cycles
+            Of the walk of each STLB miss.
+        """
+        count, windows = self.region.shape[1], self.window.shape[1]
+        self.region[0] += np.bincount(regions[0], minlength=count)
+        self.region[1] += np.bincount(regions[1], minlength=count)
+        self.region[2] += np.bincount(regions[1], refs, count).astype(np.int64)
+        self.region[3] += np.bincount(regions[1], cycles, count).astype(np.int64)
+        when = records[1] // self.per_window
+        self.window[0] += np.bincount(records[0] // self.per_window, minlength=windows)
+        self.window[1] += np.bincount(when, minlength=windows)
+        self.window[2] += np.bincount(when, cycles, windows).astype(np.int64)
+
+
+def result(
+    tally: Tally,
+    machine: Machine,
+    mapping: Mapping,
+    psc_names: tuple[str, ...],
+    cache_mode: str,
+    seconds: dict[str, float],
+) -> Replay:
+    """Name what was counted."""
+    walks = int(tally.by_refs.sum())
+    counts = {
+        "accesses": tally.accesses,
+        "fetches": tally.fetches,
+        "l1_dtlb_misses": tally.l1_dtlb_misses,
+        "l1_itlb_misses": tally.l1_itlb_misses,
+        "stlb_hits": int(tally.stlb[0]),
+        "stlb_misses": walks,
+        "walks": walks,
+        "walk_refs": int(tally.by_refs @ np.arange(MAX_READS)),
+        **{f"walks_by_refs_{n}": int(tally.by_refs[n]) for n in np.flatnonzero(tally.by_refs)},
+        **{f"psc_hits_{name}": int(n) for name, n in zip(psc_names, tally.psc_hits, strict=False)},
+        **tally.events,
+    }
+    stlb_cycles = int(tally.stlb[1])
+    places = [*(c.name for c in machine.cache), "memory"]
+    return Replay(
+        machine=machine.id or machine.name,
+        mapping=mapping.name,
+        counts=counts,
+        cycles={
+            "walk": int(tally.region[3].sum()),
+            "stlb_hit": stlb_cycles,
+            "flush": tally.flush_cycles,
+            "exposed": tally.waited + stlb_cycles + tally.flush_cycles,
+        },
+        memory={**mapping.memory, "stlb_reach": stlb_reach(machine, mapping)},
+        walk_refs_in=dict(zip(places, tally.places.tolist(), strict=True)),
+        walk_cycles_by_level={
+            name: n for name, n in zip(LEVEL_NAMES, tally.level_cycles.tolist(), strict=True) if n
+        },
+        caches=_caches(tally, places) if machine.cache else {},
+        cache_mode="full" if cache_mode == "full" else "walks-only",
+        by_region=_regions(tally, mapping),
+        windows=Windows(
+            accesses_per_window=tally.per_window,
+            l1_misses=tally.window[0].tolist(),
+            stlb_misses=tally.window[1].tolist(),
+            walk_cycles=tally.window[2].tolist(),
+        ),
+        seconds=seconds,
+        notes=list(mapping.notes),
+    )
+
+
+def stlb_reach(machine: Machine, mapping: Mapping) -> int:
+    """Bytes that the second level covers when filled with the leaves that most of the trace's bytes have.
+
+    A leaf that no array holds counts as the largest held size below it, as in a replay.
+    """
+    if not len(mapping.leaf_shift):
+        return 0
+    footprint = {
+        shift: len(np.unique(mapping.page[mapping.leaf_shift == shift] >> (int(shift) - 12))) << int(shift)
+        for shift in np.unique(mapping.leaf_shift)
+    }
+    leaf = int(max(footprint, key=lambda shift: (footprint[shift], shift)))
+    reach = 0
+    for array in machine.tlb:
+        held = [SIZES[name] for name in array.holds] or [leaf]
+        entry = max((size for size in held if size <= leaf), default=0)
+        if array.level == 2 and entry and "load" in array.serves:
+            reach += array.entries << entry
+    return reach
+
+
+def _caches(tally: Tally, places: list[str]) -> dict[str, dict[str, int]]:
+    return {
+        name: {
+            "data_hits": data[0],
+            "data_misses": data[1],
+            "walk_hits": tables[0],
+            "walk_misses": tables[1],
+            "data_evicted_by_walks": tables[2],
+            "walks_evicted_by_data": data[2],
+        }
+        for name, (data, tables) in zip(places, tally.caches.tolist(), strict=True)
+    }
+
+
+def _regions(tally: Tally, mapping: Mapping) -> list[RegionCost]:
+    accesses = np.bincount(mapping.region, tally.touched, len(mapping.regions)).astype(np.int64)
+    found = [
+        RegionCost(
+            name=region.name,
+            caller=region.caller,
+            kind=region.kind,
+            leaf=region.leaf,
+            size_bytes=region.size_bytes,
+            waste_bytes=region.waste_bytes,
+            accesses=count,
+            l1_misses=l1,
+            stlb_misses=stlb,
+            walk_refs=refs,
+            walk_cycles=cycles,
+        )
+        for region, count, (l1, stlb, refs, cycles) in zip(
+            mapping.regions, accesses.tolist(), tally.region.T.tolist(), strict=True
+        )
+        if count
+    ]
+    return sorted(found, key=lambda cost: (-cost.walk_cycles, -cost.accesses, cost.name))
