@@ -49,7 +49,7 @@ class LevelTable:
     ways, policy, number, cycles : ndarray of int64, shape (sets,)
         Of each set of one CPU; `number` is that within its own array.
     tag_space, tag_start, tag_end : ndarray of int64, shape (tags,)
-        Address space and range (in 4 KiB pages) that each tag covers.
+        Address space and range (in 4 KiB pages) that each tag covers; tags are the same at both levels.
     """
 
     set_of: NDArray[np.int32]
@@ -214,15 +214,28 @@ def translate(mapping: Mapping, machine: Machine, spaces: NDArray[np.uint16] | N
             finest = np.minimum(finest, np.where(chosen >= 0, shift, 63))
     some, unit_of_page = dense(finest, page >> (finest - 12), space)
 
-    shifts = np.stack([placed[level, k][1][some] for level in (1, 2) for k in range(3)])
-    served = np.stack([placed[level, k][0][some] >= 0 for level in (1, 2) for k in range(3)])
-    if machine.inclusion != "none" and (shifts != shifts[0])[served].any():
+    both = [(level, k) for level in (1, 2) for k in range(3)]
+    chosen, shifts = (np.stack([placed[row][part][some] for row in both]) for part in (0, 1))
+    if machine.inclusion != "none" and (shifts != shifts[0])[chosen >= 0].any():
         raise BadInput(
             machine.id or machine.name,
             f"inclusion = {machine.inclusion!r} needs entries of one shape at both TLB levels",
             'give all arrays the same `holds` and `coalesce`, or set inclusion = "none"',
         )
     number = page[some] >> (shifts - 12)
+    index, tag = dense(shifts.ravel(), number.ravel(), np.tile(space[some], len(both)))
+    start = number.ravel()[index] << (shifts.ravel()[index] - 12)
+    tags = np.tile(space[some], len(both))[index], start, start + (1 << (shifts.ravel()[index] - 12))
+    first, second = (
+        _level(
+            [a for a in machine.tlb if a.level == level],
+            chosen[rows],
+            number[rows],
+            tag.reshape(shifts.shape)[rows],
+            tags,
+        )
+        for level, rows in ((1, slice(0, 3)), (2, slice(3, 6)))
+    )
     return Tables(
         unit_of_page.astype(np.int32),
         first,
@@ -236,39 +249,25 @@ def translate(mapping: Mapping, machine: Machine, spaces: NDArray[np.uint16] | N
 
 def _level(
     arrays: list[Tlb],
-    placed: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    page: NDArray[np.int64],
-    space: NDArray[np.int64],
-    some: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    number: NDArray[np.int64],
+    tag: NDArray[np.int64],
+    tags: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
 ) -> LevelTable:
+    """Lay the arrays of a level one after the other; `chosen`, `number`, `tag` have a row for each kind."""
     sets, ways, base = _geometry_of(arrays)
-    units = len(page)
-    set_of = np.full((3, units), -1, np.int32)
-    shifts = np.zeros((3, units), np.int64)
-    for k, (chosen_page, shift_page) in enumerate(placed):
-        chosen, shift = chosen_page[some], shift_page[some]
-        shifts[k] = shift
-        for i, array in enumerate(arrays):
-            here = np.flatnonzero(chosen == i)
-            if len(here):
-                number = page[here] >> (shift[here] - 12)
-                set_of[k, here] = base[i] + set_index(array.index, number, int(sets[i]))
-    number = np.tile(page, 3) >> (shifts.ravel() - 12)
-    index, tag = dense(shifts.ravel(), number, np.tile(space, 3))
-    tag_of = tag.reshape(3, units).astype(np.int32)
-    tag_of[set_of < 0] = -1
-    tag_shift = shifts.ravel()[index] - 12
-    tag_start = number[index] << tag_shift
+    set_of = np.full(chosen.shape, -1, np.int32)
+    for i, array in enumerate(arrays):
+        here = chosen == i
+        set_of[here] = base[i] + set_index(array.index, number[here], int(sets[i]))
     return LevelTable(
         set_of,
-        tag_of,
+        np.where(set_of < 0, -1, tag).astype(np.int32),
         _by_set(arrays, ways, sets),
         _by_set(arrays, _policies([a.policy for a in arrays]), sets),
         np.concatenate([np.arange(n) for n in sets]) if len(arrays) else np.zeros(0, np.int64),
         _by_set(arrays, np.array([a.hit_cycles for a in arrays], np.int64), sets),
-        np.tile(space, 3)[index],
-        tag_start,
-        tag_start + (np.int64(1) << tag_shift),
+        *tags,
     )
 
 
