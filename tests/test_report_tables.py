@@ -69,8 +69,17 @@ def test_several_machines_are_ranked_by_what_they_save():
         *(fakes.replay("pmd", name, cycles=n) for name, n in (("a", 500), ("b", 1100), ("c", 100))),
     )
     assert words.verdict_of_all(comparisons(result)) == (
-        "On 3 machines: PMD leaves save 90.0 % of the walk cycles on c, "
-        "and cost 10.0 % more walk cycles on b."
+        "PMD leaves save 90.0 % of the walk cycles on c; they cost 10.0 % more walk cycles on b"
+    )
+
+
+def test_several_machines_that_all_gain_are_one_range():
+    result = fakes.result(
+        *(fakes.replay("base", name, cycles=1000) for name in "abc"),
+        *(fakes.replay("pmd", name, cycles=n) for name, n in (("a", 500), ("b", 900), ("c", 100))),
+    )
+    assert words.verdict_of_all(comparisons(result)) == (
+        "PMD leaves save 10.0 % (b) to 90.0 % (c) of the walk cycles on 3 machines"
     )
 
 

@@ -60,7 +60,9 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
     found = comparisons(result)
     machines = by_machine(result)
     if found:
-        sentences = map(words.verdict, found) if len(machines) <= DETAILED else [words.verdict_of_all(found)]
+        sentences = (
+            map(words.verdict, found) if len(machines) <= DETAILED else [f"{words.verdict_of_all(found)}."]
+        )
         yield ""
         yield f"[bold]{escape(chr(10).join(sentences))}[/]"
     if len(machines) > 1:
@@ -140,7 +142,7 @@ def _callers(pair: Comparison, width: int) -> Table:
     )
     cut = CALLERS if len(pair.callers) > CALLERS + 1 else len(pair.callers)
     shown, rest = pair.callers[:cut], pair.callers[cut:]
-    places = words.decimals(rate for caller in shown for rate in _rates(caller, pair))
+    places = words.decimals(rate for caller in shown for rate in pair.rates(caller.walk_cycles))
     for caller in (*shown, *([together(rest)] if rest else [])):
         _caller_row(table, caller, pair, places, wide, width - (82 if wide else 46))
     return table
@@ -156,17 +158,9 @@ def _caller_row(
     table.add_row(
         Text(words.shorten(caller.name, name_width)),
         *([f"{caller.regions}", size, leaf] if wide else []),
-        *(words.number(rate, places) for rate in _rates(caller, pair)),
+        *(words.number(rate, places) for rate in pair.rates(caller.walk_cycles)),
         words.relative(*caller.walk_cycles),
         words.difference(*caller.waste_bytes) if caller.paid_bytes else "",
-    )
-
-
-def _rates(caller: Caller, pair: Comparison) -> tuple[float, float]:
-    old, new = caller.walk_cycles
-    return (
-        per_1000(old, pair.before.counts.get("accesses", 0)),
-        per_1000(new, pair.after.counts.get("accesses", 0)),
     )
 
 

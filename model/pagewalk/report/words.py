@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from pagewalk.replay.result import TraceFacts
-from pagewalk.study.compare import Comparison, Measure, change
+from pagewalk.replay.result import Replay, Result, TraceFacts
+from pagewalk.study.compare import Comparison, Measure, change, compare, comparisons
 
 _NAMES = {"base": "base pages", "pmd": "PMD leaves", "recorded": "the recorded leaves"}
 
@@ -17,8 +17,11 @@ def number(value: float, decimals: int = 0) -> str:
 
 def decimals(values: Iterable[float]) -> int:
     """Decimals that show the smallest of `values` with two or three digits, two decimals at most."""
-    smallest = min((abs(value) for value in values if value), default=100.0)
-    return 0 if smallest >= 100 else 1 if smallest >= 10 else 2
+    present = [abs(value) for value in values if value]
+    smallest, largest = min(present, default=100.0), max(present, default=100.0)
+    if smallest >= 100 or (smallest >= 10 and largest >= 1000):
+        return 0
+    return 1 if smallest >= 10 else 2
 
 
 def size(value: float) -> str:
@@ -69,7 +72,8 @@ def mapping(name: str) -> str:
 
 def heading(trace: TraceFacts) -> str:
     """The trace in one line."""
-    return f"{trace.name}, {millions(trace.accesses)} accesses to {size(trace.distinct_base_pages << 12)}"
+    touched = size(trace.distinct_base_pages << 12)
+    return f"{shorten(trace.name, 48)}, {millions(trace.accesses)} accesses, {touched} touched"
 
 
 def millions(count: int) -> str:
@@ -127,16 +131,83 @@ def effect(measure: Measure) -> str:
     )
 
 
-def verdict_of_all(comparisons: Sequence[Comparison]) -> str:
+def verdict_of_all(found: Sequence[Comparison]) -> str:
     """The answer for several machines in one sentence."""
-    measures = {comparison.after.machine: headline(comparison) for comparison in comparisons}
-    ranked = sorted(measures, key=lambda machine: change(*measures[machine].values) or 0.0)
-    best, worst = ranked[0], ranked[-1]
-    subject = _capital(mapping(comparisons[0].after.mapping))
+    measures = {comparison.after.machine: headline(comparison) for comparison in found}
+    moved = {machine: change(*measure.values) or 0.0 for machine, measure in measures.items()}
+    best, *_, worst = sorted(moved, key=lambda machine: moved[machine])
+    subject = _capital(mapping(found[0].after.mapping))
+    name = measures[best].name
+    if moved[worst] < 0 and name == measures[worst].name:
+        least, most = _percent(-moved[worst]), _percent(-moved[best])
+        return f"{subject} save {least} ({worst}) to {most} ({best}) of the {name} on {len(moved)} machines"
+    return f"{subject} {effect(measures[best])} on {best}; they {effect(measures[worst])} on {worst}"
+
+
+def answer(result: Result) -> str:
+    """The answer in a title: without rates and price, or the cost where there is nothing to compare."""
+    found = comparisons(result)
+    if len(found) > 1:
+        return verdict_of_all(found)
+    if found:
+        measure = headline(found[0])
+        if not any(measure.values):
+            return "No page walk under either mapping: nothing to save"
+        return f"{_capital(mapping(found[0].after.mapping))} {effect(measure)} on {found[0].after.machine}"
+    rates = [compare(replay, replay).walk_rates[0] for replay in result.replays]
+    low, high = (number(rate, decimals(rates)) for rate in (min(rates), max(rates)))
+    return f"{low if low == high else f'{low} to {high}'} walk cycles per 1000 accesses"
+
+
+def who(pair: Comparison) -> str:
+    """Which caller gains or loses most, or costs most under a single mapping, as a title."""
+    weights = [c.walk_cycles[0] if pair.alone else abs(c.saved_cycles) for c in pair.callers]
+    if not any(weights):
+        return "No caller's walks cost a cycle" if pair.alone else "No caller's walk cycles change"
+    top = pair.callers[weights.index(max(weights))]
+    rates = pair.rates(top.walk_cycles)
+    before, after = (number(rate, decimals(rates)) for rate in rates)
+    change = f"{'gains' if top.saved_cycles > 0 else 'loses'} most: {before} to {after}"
     return (
-        f"On {len(measures)} machines: {subject} {effect(measures[best])} on {best}, "
-        f"and {effect(measures[worst])} on {worst}."
+        f"{shorten(top.name, 40)} {f'costs most: {before}' if pair.alone else change} "
+        "walk cycles per 1000 accesses"
     )
+
+
+def when(pair: Comparison) -> str:
+    """Whether a mapping is cheaper all along the trace, as a title."""
+    old, new = pair.before.windows.walk_cycles, pair.after.windows.walk_cycles
+    if pair.alone:
+        mean = sum(old) / max(len(old), 1)
+        return (
+            f"Walk cycles peak at {max(old) / mean:.1f} times their mean"
+            if mean
+            else "No walk cycles at any time"
+        )
+    fewer = sum(b < a for a, b in zip(old, new, strict=False))
+    more = sum(b > a for a, b in zip(old, new, strict=False))
+    subject = _capital(mapping(pair.after.mapping))
+    if not fewer and not more:
+        return f"{subject} change nothing at any time"
+    for count, word in ((fewer, "fewer"), (more, "more")):
+        if count == len(old):
+            return f"{subject} cost {word} walk cycles all along the trace"
+    return f"{subject} cost fewer walk cycles in {fewer} of {len(old)} windows of the trace, more in {more}"
+
+
+def where(replays: Sequence[Replay]) -> str:
+    """Where walk references were found most often, as a title."""
+    said: dict[str, list[str]] = {}
+    for replay in replays:
+        found = replay.walk_refs_in
+        if any(found.values()):
+            place = max(found, key=lambda name: found[name])
+            share = dict(zip(found, shares(list(found.values())), strict=True))[place]
+            said.setdefault(place, []).append(f"{replay.mapping} {share}")
+    if not said:
+        return "No walk, so no walk reference"
+    places = "; in ".join(f"{place}: {', '.join(names)}" for place, names in said.items())
+    return f"Walk references are most often found in {places}"
 
 
 def price(paid_bytes: int) -> str:

@@ -67,6 +67,21 @@ class Comparison:
     callers: tuple[Caller, ...]
 
     @property
+    def alone(self) -> bool:
+        """Whether a replay was set beside itself, for want of a second mapping."""
+        return self.before is self.after
+
+    @property
+    def walk_rates(self) -> tuple[float, float]:
+        """Walk cycles for 1000 accesses, before and after."""
+        return self.rates((self.before.cycles.get("walk", 0), self.after.cycles.get("walk", 0)))
+
+    def rates(self, counts: tuple[int, int]) -> tuple[float, float]:
+        """Counts before and after, for 1000 accesses."""
+        before, after = (replay.counts.get("accesses", 0) for replay in (self.before, self.after))
+        return per_1000(counts[0], before), per_1000(counts[1], after)
+
+    @property
     def paid_bytes(self) -> int:
         """Memory that the second mapping adds: rounding waste and page tables together."""
         return sum(
