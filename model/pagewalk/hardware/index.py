@@ -173,20 +173,3 @@ def set_index(expression: str, page_number: NDArray[np.int64], sets: int) -> NDA
     if expression == "modulo":
         return page_number % sets
     return evaluate(expression, page_number)
-
-
-def leaf_shift(size: str) -> int:
-    """log2 of a leaf size in the field's words: "4K" is 12, "2M" 21, "1G" 30.
-
-    Raises
-    ------
-    ValueError
-        If it is not a power of two from 4K to 512T, written with K, M, G or T.
-    """
-    found = re.fullmatch(r"([1-9][0-9]{0,2})([KMGT])", size)
-    if found:
-        count, shift = int(found[1]), 10 * (1 + "KMGT".index(found[2]))
-        shift += count.bit_length() - 1
-        if count & (count - 1) == 0 and shift >= 12:
-            return shift
-    raise ValueError(f"{size!r} is not a leaf size")

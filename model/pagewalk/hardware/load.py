@@ -33,6 +33,7 @@ from pagewalk.hardware.machine import (
 )
 
 PRESETS = Path(__file__).parent / "presets"
+SOURCES = Path(__file__).parent / "sources.toml"
 
 NOT_MODELLED = {
     "arm-neoverse-n2": "public statements of its TLB sizes disagree, and no latency is published",
@@ -83,6 +84,11 @@ def load(name_or_path: str) -> Machine:
     raise BadInput(
         name_or_path[:80], "no preset of that name", _meant(name_or_path, names()) or "see pagewalk machines"
     )
+
+
+def sources() -> dict[str, str]:
+    """What the source names in the presets stand for: name -> publication."""
+    return tomllib.loads(SOURCES.read_text(encoding="utf-8"))
 
 
 def _exists(path: str) -> bool:
@@ -211,7 +217,7 @@ def _unknown_keys(content: dict[str, Any], shown: object) -> None:
     for key, kind in TABLES.items():
         value = content.get(key)
         listed = isinstance(value, list)
-        for place, table in enumerate(value if listed else [value]):
+        for place, table in enumerate(_list(value) if listed else [value]):
             if isinstance(table, dict):
                 where = f"{key}[{place}]." if listed else f"{key}."
                 _known(table, kind.__struct_fields__, where, shown)

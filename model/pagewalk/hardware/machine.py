@@ -14,6 +14,21 @@ Confidence = Literal["primary", "secondary", "unverified", "measured", "assumed"
 Kind = Literal["load", "store", "fetch"]
 
 
+SIZES = {
+    "4K": 12,
+    "16K": 14,
+    "64K": 16,
+    "2M": 21,
+    "4M": 22,
+    "16M": 24,
+    "32M": 25,
+    "512M": 29,
+    "1G": 30,
+    "16G": 34,
+}
+"""Leaf sizes that a TLB entry may have -> log2 of bytes."""
+
+
 class Described(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table whose figures have a source.
 

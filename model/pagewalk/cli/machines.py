@@ -1,0 +1,31 @@
+"""machines."""
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from pagewalk.files import write_whole
+from pagewalk.hardware.load import NOT_MODELLED, load, names, sources
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "json_file", metavar="FILE", help="Write as JSON; - is standard output.")
+def machines(name: str | None, json_file: str | None) -> None:
+    """List the processors we know, or show every figure of NAME (a preset or a TOML file) with its source."""
+    found = [load(name)] if name else [load(preset) for preset in names()]
+    if json_file:
+        content = found[0] if name else {"schema": "pagewalk.machines/1", "machines": found}
+        encoded = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+        if json_file == "-":
+            sys.stdout.buffer.write(encoded)
+            return
+        write_whole(Path(json_file), encoded)
+    from pagewalk.report.machines import show, show_list
+
+    if name:
+        show(found[0], sources())
+    else:
+        show_list(found, NOT_MODELLED)
