@@ -78,7 +78,7 @@ def replay(
             trace.name, "no offsets, which the full cache mode needs", "use walks-only, or record offsets"
         )
     began = time.perf_counter()
-    run = _Run(trace, mapping, machine, has_itlb(machine) if fetches is None else fetches, cache_mode, chunk)
+    run = Run(trace, mapping, machine, has_itlb(machine) if fetches is None else fetches, cache_mode, chunk)
     translated = time.perf_counter()
     run.chunk(Chunk(0, np.zeros(0, np.uint32), np.zeros(0, np.uint16)), None)
     compiled = time.perf_counter()
@@ -108,7 +108,7 @@ class _Stream(NamedTuple):
     """Position among the records of the chunk."""
 
 
-class _Run:
+class Run:
     """One replay under way: what the hardware holds, and what was counted."""
 
     def __init__(
@@ -138,9 +138,9 @@ class _Run:
     def through(self, progress: Callable[[int], None] | None, on_misses: Misses | None) -> None:
         """Replay the whole trace."""
         tally = self.tally
-        for piece in self._pieces():
+        for piece in self.pieces(*(["offset"] if self.full else [])):
             if isinstance(piece, np.void):
-                tally.flush_cycles += happen(piece, self.state, self.tables, self.machine, tally.events)
+                self.happen(piece)
                 continue
             self.chunk(piece, on_misses)
             if progress is not None:
@@ -149,19 +149,23 @@ class _Run:
         if self.machine.walker.window_accesses:
             tally.waited = max(tally.waited, int(self.walkers.max()) - tally.accesses)
 
-    def _pieces(self) -> Iterator[Chunk | np.void]:
-        """Chunks, cut where events happen, with the events between them."""
+    def happen(self, event: np.void) -> None:
+        """Apply an event of the trace."""
+        cycles = happen(event, self.state, self.tables, self.machine, self.tally.events)
+        self.tally.flush_cycles += cycles
+
+    def pieces(self, *columns: str) -> Iterator[Chunk | np.void]:
+        """Chunks, with the columns named besides flags and cpu, cut where events happen; and the events."""
         events = list(self.trace.events) if self.trace.events is not None else []
-        wanted = ("flags", "cpu", "offset") if self.full else ("flags", "cpu")
-        for chunk in self.trace.chunks(*wanted, size=self.size):
+        for chunk in self.trace.chunks("flags", "cpu", *columns, size=self.size):
             at = 0
             while events and events[0]["position"] < chunk.start + len(chunk.page):
                 cut = int(events[0]["position"]) - chunk.start
                 if cut > at:
-                    yield _part(chunk, at, cut)
+                    yield part(chunk, at, cut)
                     at = cut
                 yield events.pop(0)
-            yield _part(chunk, at, len(chunk.page)) if at else chunk
+            yield part(chunk, at, len(chunk.page)) if at else chunk
         yield from events
 
     def chunk(self, chunk: Chunk, on_misses: Misses | None) -> None:
@@ -307,7 +311,7 @@ def _plain(column: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     return plain if plain.flags.writeable else plain.copy()
 
 
-def _part(chunk: Chunk, start: int, end: int) -> Chunk:
+def part(chunk: Chunk, start: int, end: int) -> Chunk:
     """Records start to end of a chunk."""
     columns = (c[start:end] if c is not None else None for c in chunk[1:])
     return Chunk(chunk.start + start, *columns)  # type: ignore[arg-type]
@@ -316,11 +320,10 @@ def _part(chunk: Chunk, start: int, end: int) -> Chunk:
 def warm_up() -> None:
     """Compile every kernel that a replay may need, or load it compiled."""
     from pagewalk.hardware.machine import Cache, Guest, Memory, Psc, Tlb
-    from pagewalk.hardware.machine import Machine as M
     from pagewalk.linux.mapping import map_trace
     from pagewalk.trace.trace import from_addresses
 
-    machine = M(
+    machine = Machine(
         schema="pagewalk.machine/1",
         name="warm-up",
         tlb=[Tlb(name="L1", level=1, entries=4, ways=4), Tlb(name="STLB", level=2, entries=8, ways=4)],

@@ -1,0 +1,39 @@
+"""explain: one access, step by step."""
+
+import click
+
+
+@click.command()
+@click.argument("trace")
+@click.option(
+    "--access", "-n", type=click.IntRange(min=0), required=True, help="Number of the access, from 0."
+)
+@click.option("--machine", "-m", default="intel-skylake-sp", show_default=True, metavar="NAME|FILE.toml")
+@click.option("--mapping", default="base", show_default=True, metavar="base|pmd|recorded")
+@click.option("--fetches", is_flag=True, help="Instruction fetches too, where one L1 TLB serves all.")
+def explain(trace: str, access: int, machine: str, mapping: str, fetches: bool) -> None:
+    """Replay TRACE up to one access and show what its translation did."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pagewalk.hardware.load import load
+    from pagewalk.replay.explain import explain as look
+    from pagewalk.study.replays import subject
+
+    described, opened = load(machine), subject(trace)
+    found = look(opened.trace, opened.mapped(mapping, described), described, access, fetches=fetches or None)
+    console = Console(highlight=False)
+    console.print(
+        f"access {found.position:,} (record {found.record:,}): a {found.kind} of {found.address:#x} on CPU "
+        f"{found.cpu}, in {found.region}, mapped by a leaf of {found.leaf_bytes >> 10:,} KiB; "
+        f"machine {described.id}, mapping {mapping}",
+        soft_wrap=True,
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("step", "where", "outcome"):
+        table.add_column(name)
+    table.add_column("cycles", justify="right")
+    for step in found.steps:
+        table.add_row(step.what, step.where, step.outcome, f"{step.cycles:,}" if step.cycles else "")
+    table.add_row("translation", "", "", f"{found.cycles:,}", style="bold")
+    console.print(table)
