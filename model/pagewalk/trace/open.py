@@ -6,6 +6,7 @@ from pagewalk.errors import BadInput
 from pagewalk.trace import columns
 from pagewalk.trace.encode import encoded
 from pagewalk.trace.readers import READERS
+from pagewalk.trace.sample import sample_path
 from pagewalk.trace.store import open_folder
 from pagewalk.trace.trace import Trace
 
@@ -19,7 +20,8 @@ def open_trace(path: str | Path) -> Trace:
     Parameters
     ----------
     path : str or Path
-        A trace folder, or a file of a format in `pagewalk.trace.readers.READERS`.
+        A trace folder, a file of a format in `pagewalk.trace.readers.READERS`, or ``sample:NAME`` for one
+        that comes with the package.
 
     Returns
     -------
@@ -30,6 +32,8 @@ def open_trace(path: str | Path) -> Trace:
     BadInput
         If there is nothing there, or it is in no known format, or damaged.
     """
+    if str(path).startswith("sample:"):
+        return open_folder(sample_path(str(path).removeprefix("sample:")))
     path = Path(path)
     try:
         if path.is_dir():

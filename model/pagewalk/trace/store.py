@@ -95,7 +95,7 @@ def open_folder(path: Path) -> Trace:
         cpus=cpus,
         origin=path,
         digest=lambda: digest(path),
-        about=meta,
+        about=meta["recorder"] if isinstance(meta.get("recorder"), dict) else meta,
     )
 
 

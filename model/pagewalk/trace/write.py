@@ -1,0 +1,223 @@
+"""The trace folder: writing. A folder appears whole under its name, or not at all."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from pagewalk import __version__
+from pagewalk.errors import BadInput
+from pagewalk.trace import columns
+from pagewalk.trace.columns import Array
+from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, RawChunk
+from pagewalk.trace.store import BESIDE, OPTIONAL, SCHEMA, column_files
+from pagewalk.trace.trace import Chunk, Trace
+
+NARROW = 1 << 16
+"""Up to so many distinct pages the page column has two bytes a record, else four."""
+
+LEVEL, WINDOW_LOG = 3, 25
+"""zstd level and log2 of its window in bytes; ours, see docs/decisions/0002-trace-format.md."""
+
+HEADER_BYTES = 128
+"""Length of the ``.npy`` headers that we write."""
+
+
+class ColumnWriter:
+    """An ``.npy`` or ``.npy.zst`` file that grows; its length is entered into its header at the end."""
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self.path, self.dtype, self.count = path, np.dtype(dtype), 0
+        self._file = path.open("xb")
+        self._file.write(self._header())
+        self._compressor = None
+        if path.suffix == ".zst":
+            settings = zstandard.ZstdCompressionParameters.from_level(
+                LEVEL, window_log=WINDOW_LOG, enable_ldm=True, write_checksum=True
+            )
+            self._compressor = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+
+    def write(self, records: Array) -> None:
+        """Append records; they are converted to the column's type."""
+        part = np.ascontiguousarray(records, self.dtype)
+        self._file.write(part.data if self._compressor is None else self._compressor.compress(part.data))
+        self.count += len(part)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._file.closed:
+            return
+        if self._compressor is not None:
+            self._file.write(self._compressor.flush())
+        self._file.seek(0)
+        self._file.write(self._header())
+        self._file.close()
+
+    def widened(self, dtype: str) -> "ColumnWriter":
+        """Finish the file, and go on in a copy that has a wider type."""
+        self.close()
+        wider = ColumnWriter(self.path.with_name(f".wider.{self.path.name}"), dtype)
+        for part in columns.records(columns.column(self.path, (self.dtype,)), 1 << 20):
+            wider.write(part)
+        wider.path = wider.path.replace(self.path)
+        return wider
+
+    def _header(self) -> bytes:
+        """Of fixed length, so that it can be written again when the number of records is known."""
+        text = f"{{'descr': '{self.dtype.str}', 'fortran_order': False, 'shape': ({self.count},), }}"
+        header = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
+        header += text.ljust(HEADER_BYTES - 11).encode() + b"\n"
+        return header if self.path.suffix != ".zst" else _raw_frame(header)
+
+
+def _raw_frame(content: bytes) -> bytes:
+    """A zstd frame of one uncompressed block of at most 255 bytes (RFC 8878, section 3.1.1)."""
+    block_header = (len(content) << 3 | 1).to_bytes(3, "little")
+    return b"\x28\xb5\x2f\xfd" + bytes((0x20, len(content))) + block_header + content
+
+
+def write_trace(
+    trace: Trace,
+    target: Path,
+    *,
+    compress: bool = True,
+    source: str = "",
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write a trace as a new trace folder, with the layout that lies beside the original.
+
+    Parameters
+    ----------
+    trace : Trace
+    target : Path
+        Must not exist.
+    compress : bool
+        Columns as ``.npy.zst``; else as ``.npy``, which other programs can map into memory.
+    source : str
+        Where the trace came from, for readers of ``meta.json``.
+    progress : callable, optional
+        Called with the number of records written since the last call.
+
+    Raises
+    ------
+    BadInput
+        If `target` exists or cannot be written, or the trace turns out damaged. Nothing is left then.
+    """
+    types = {"page": "<u2" if len(trace.pages) <= NARROW else "<u4"}
+    types |= {name: OPTIONAL[name][0] for name in sorted(trace.columns)}
+    with _new_folder(target) as folder:
+        ending = ".npy.zst" if compress else ".npy"
+        with ExitStack() as stack:
+            writers = {name: ColumnWriter(folder / (name + ending), type_) for name, type_ in types.items()}
+            for writer in writers.values():
+                stack.callback(writer.close)
+            pool = stack.enter_context(ThreadPoolExecutor(len(writers)))
+            for chunk in trace.chunks(*trace.columns):
+                _append(pool, writers, chunk)
+                if progress is not None:
+                    progress(len(chunk.page))
+        tables = {"pages": trace.pages, "spaces": trace.spaces, "events": trace.events}
+        for name, table in tables.items():
+            if table is not None:
+                np.save(folder / f"{name}.npy", table)
+        if trace.origin is not None and trace.origin.is_dir():
+            for name in BESIDE:
+                if (beside := columns.find(trace.origin, name)) is not None:
+                    shutil.copyfile(beside, folder / name)
+        _write_meta(folder, trace.accesses, trace.page_shift, trace.cpus, source, trace.about)
+
+
+def write_stream(
+    chunks: Iterable[RawChunk], target: Path, *, source: str = "", about: dict[str, object] | None = None
+) -> None:
+    """Write accesses that come only once, and whose number nobody knows yet, as a new trace folder.
+
+    Parameters
+    ----------
+    chunks : iterable of RawChunk
+        One at least; all with the same columns.
+    target : Path
+        Must not exist.
+    source, about
+        Where the trace came from, and the recorder's words.
+
+    Raises
+    ------
+    BadInput
+        If `target` exists or cannot be written. Nothing is left then.
+    """
+    dictionary, cpus = Dictionary(), 1
+    with _new_folder(target) as folder:
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(len(OPTIONAL) + 1))
+            writers: dict[str, ColumnWriter] = {}
+
+            @stack.callback
+            def close() -> None:
+                for writer in writers.values():
+                    writer.close()
+
+            for raw in chunks:
+                page = dictionary.encode(raw.address)
+                offset = (raw.address & np.uint64((1 << PAGE_SHIFT) - 1)).astype(np.uint16)
+                chunk = Chunk(0, page, offset, raw.flags, raw.cpu)
+                for name in ("page", *OPTIONAL):
+                    if name not in writers and getattr(chunk, name) is not None:
+                        type_ = "<u2" if name == "page" else OPTIONAL[name][0]
+                        writers[name] = ColumnWriter(folder / f"{name}.npy.zst", type_)
+                if dictionary.count > NARROW and writers["page"].dtype.itemsize == 2:
+                    writers["page"] = writers["page"].widened("<u4")
+                _append(pool, writers, chunk)
+                if raw.cpu is not None:
+                    cpus = max(cpus, 1 + int(raw.cpu.max(initial=0)))
+        np.save(folder / "pages.npy", dictionary.pages)
+        records = writers["page"].count if writers else 0
+        _write_meta(folder, records, PAGE_SHIFT, cpus, source, about)
+
+
+def _append(pool: ThreadPoolExecutor, writers: dict[str, ColumnWriter], chunk: Chunk) -> None:
+    """Compress the columns side by side."""
+    for done in [pool.submit(writer.write, getattr(chunk, name)) for name, writer in writers.items()]:
+        done.result()
+
+
+def _write_meta(
+    folder: Path, records: int, page_shift: int, cpus: int, source: str, about: dict[str, Any] | None
+) -> None:
+    files = column_files(folder)
+    meta = {
+        "schema": SCHEMA,
+        "records": records,
+        "page_shift": page_shift,
+        "cpus": cpus,
+        "sha256": {file.name.removesuffix(".zst"): columns.sha256(file) for file in files},
+        "made_by": {"pagewalk": __version__, "from": source},
+        "recorder": about or {},
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the target, which gets the target's name if all goes well, and else disappears."""
+    mend = "name a new folder where you may write"
+    if target.exists() or target.is_symlink():
+        raise BadInput(target, "exists already", "name another, or remove it")
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        partial.mkdir()
+        try:
+            yield partial
+            partial.rename(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise BadInput(target, f"cannot be written: {error.strerror}", mend) from None
