@@ -1,1 +1,1 @@
-"""The kernel's memory as a machine: page allocator, vmalloc areas, page tables, direct map, executable memory."""
+"""The kernel's memory at work: pages, vmalloc areas, page tables, the direct map, executable memory."""

@@ -1,5 +1,6 @@
 """Memory that has been used: laid out from ``/proc/buddyinfo``, or aged by a seeded workload."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from random import Random
 
@@ -7,18 +8,18 @@ from pagewalk.errors import BadInput
 from pagewalk.linux.memory.buddy import MOVABLE, RECLAIMABLE, UNMOVABLE, Memory, Orders, Zone, x86_zones
 
 Counts = Mapping[int, Sequence[int]]
-"""Migrate type -> free blocks of each order, from 0 up."""
+"""Migrate type -> number of free blocks of each order, 0 to the largest."""
 
 
 def from_buddyinfo(
     free: Mapping[tuple[int, str], Counts],
     ranges: Mapping[int, Sequence[tuple[int, int]]],
-    orders: Orders = Orders(),  # noqa: B008
+    orders: Orders = Orders(),
 ) -> Memory:
     """Memory whose free blocks have the counts of ``/proc/buddyinfo`` or ``/proc/pagetypeinfo``.
 
-    The files do not say where the blocks lie. Ours: from the start of the zone, the largest first, each next one
-    in the smallest allocated hole that is twice its size or more, so that no two free blocks would merge.
+    The files do not say where the blocks lie. Ours: from the start of the zone, the largest first, each
+    next one in the smallest piece left over of at least twice its size, so that no two would merge.
 
     Parameters
     ----------
@@ -57,109 +58,96 @@ def from_buddyinfo(
 
 
 def _lay_out(zone: Zone, spans: Sequence[tuple[int, int]], counts: Counts) -> None:
-    """Hold every frame of the spans, except for the free blocks that were counted."""
+    """Hold every frame of the spans, except for the free blocks that were counted.
+
+    The pieces that memory falls into at its edges have no buddy, so a free block may fill one; of a half left
+    over, only a part may be free.
+    """
     largest = zone.orders.largest
-    holes: list[list[int]] = [[] for _ in range(largest + 1)]
+    edges: list[list[int]] = [[] for _ in range(largest + 1)]
+    halves: list[list[int]] = [[] for _ in range(largest + 1)]
     for start, end in spans:
         at = start
         while at < end:
             order = min(largest, (end - at).bit_length() - 1, (at & -at).bit_length() - 1 if at else largest)
-            holes[order].append(at)
+            edges[order].append(at)
             at += 1 << order
-    for blocks in holes:
+    for blocks in edges:
         blocks.reverse()
-    for order in reversed(range(largest + 1)):
-        for kind, numbers in counts.items():
-            for _ in range(numbers[order] if order < len(numbers) else 0):
-                wanted = order if order == largest else order + 1
-                size = next((size for size in range(wanted, largest + 1) if holes[size]), None)
-                if size is None:
-                    raise BadInput(
-                        "buddyinfo",
-                        f"the free blocks of node {zone.node}, zone {zone.name} do not fit into its memory",
-                        "check the memory ranges",
-                    )
-                frame = holes[size].pop()
-                for half in reversed(range(order, size)):
-                    holes[half].append(frame + (1 << half))
-                zone.insert(frame, order, kind)
-                first = zone.block(frame)
-                count = 1 << max(0, order - zone.orders.pageblock)
-                zone.block_type[first : first + count] = bytes([kind]) * count
-    for order, blocks in enumerate(holes):
-        for frame in blocks:
+    asked = [
+        (k, kind) for k in reversed(range(largest + 1)) for kind, n in counts.items() for _ in range(n[k])
+    ]
+    for order, kind in asked:
+        larger = (
+            (size, holes) for size in range(order + 1, largest + 1) for holes in (halves[size], edges[size])
+        )
+        size, holes = (order, edges[order]) if edges[order] else next((h for h in larger if h[1]), (0, []))
+        if not holes:
+            raise BadInput(
+                "buddyinfo",
+                f"the free blocks of node {zone.node}, zone {zone.name} do not fit into its memory",
+                "check the memory ranges",
+            )
+        frame = holes.pop()
+        for half in reversed(range(order, size)):
+            halves[half].append(frame + (1 << half))
+        zone.insert(frame, order, kind)
+        first, count = zone.block(frame), 1 << max(0, order - zone.orders.pageblock)
+        zone.block_type[first : first + count] = bytes([kind]) * count
+    for order in range(largest + 1):
+        for frame in edges[order] + halves[order]:
             zone.hold(frame, order, zone.block_type[zone.block(frame)])
 
 
-def age(
-    memory: Memory,
-    *,
-    unusable: float,
-    seed: int,
-    used: float = 0.7,
-    survivors: float = 0.02,
-    most_processes: int = 20_000,
-) -> list[tuple[int, int]]:
-    """Run processes on fresh memory until enough of its free part lies in blocks below the pageblock order.
+def age(memory: Memory, *, unusable: float, free: float = 0.3, seed: int) -> list[int]:
+    """Fill fresh memory, then free it again in pieces that leave it as fragmented as asked for.
 
-    Each process allocates some thousand pages in blocks of order 0 to 3, a fifth of them unmovable or
-    reclaimable, and frees them when it ends; a few blocks outlive it (page cache, slabs, page tables).
-    When too much is in use, the oldest survivors are freed. The workload is ours, made to fragment
-    as long-running machines do; only its outcome, the share, is asked for.
+    The workload is ours: blocks of order 0 to 6 (page cache, heaps; a fifth of them slabs and page tables)
+    fill the memory. Then, as long as too much of what is free lies in whole pageblocks, single blocks are
+    freed here and there (reclaim); else whole pageblocks are (a process that used much exits).
 
     Parameters
     ----------
     memory : Memory
         Changed in place.
     unusable : float
-        The share wanted, 0 to 1 (`Memory.unusable` of the pageblock order).
+        Share of the free memory that shall lie in blocks below the pageblock order, 0 to 1.
+    free : float
+        Share of the memory that shall be free.
     seed : int
-    used : float
-        Share of the memory that survivors may hold.
-    survivors : float
-        Share of a process's blocks that outlive it.
-    most_processes : int
-        Give up after so many.
 
     Returns
     -------
-    list of (int, int)
-        First frame and order of the blocks still allocated.
+    list of int
+        First frames of the blocks still allocated.
 
     Raises
     ------
     BadInput
-        The share was not reached.
+        The share cannot be reached with so much free.
     """
     random = Random(seed)
-    limit = int(memory.free_frames() * used)
     kinds, weights = (MOVABLE, UNMOVABLE, RECLAIMABLE), (8, 1, 1)
-    kept: list[tuple[int, int]] = []
-    held, alive = 0, []
-    for _ in range(most_processes):
-        process = []
-        for _ in range(random.randrange(200, 2000)):
-            order = random.choices(range(4), (8, 2, 1, 1))[0]
-            frame = memory.take(order, random.choices(kinds, weights)[0])
-            if frame is not None:
-                process.append((frame, order))
-                held += 1 << order
-        alive.append(process)
-        ending = alive.pop(random.randrange(len(alive))) if len(alive) > 8 or held > limit else []
-        for frame, order in ending:
-            if random.random() < survivors:
-                kept.append((frame, order))
-            else:
-                memory.give([frame])
-                held -= 1 << order
-        while held > limit and kept:
-            frame, order = kept.pop(random.randrange(len(kept)))
+    pageblock, total = memory.orders.pageblock, memory.free_frames()
+    blocks: list[tuple[int, int]] = []
+    for order in itertools.chain((random.randrange(7) for _ in range(total)), [0]):
+        frame = memory.take(order, random.choices(kinds, weights)[0])
+        if frame is None:
+            break
+        blocks.append((frame, order))
+    blocks.sort()
+    stretches = [list(g) for _, g in itertools.groupby(blocks, lambda block: block[0] >> pageblock)]
+    while memory.free_frames() < free * total:
+        stretch = random.choice(stretches)
+        whole = memory.unusable(pageblock) > unusable
+        for _ in range(len(stretch) if whole else min(len(stretch), 2)):
+            frame, _ = stretch.pop(random.randrange(len(stretch)))
             memory.give([frame])
-            held -= 1 << order
-        if memory.unusable(memory.orders.pageblock) >= unusable:
-            return kept + [block for blocks in alive for block in blocks]
-    raise BadInput(
-        "age",
-        f"{memory.unusable(memory.orders.pageblock):.2f} of the free memory unusable, not {unusable}",
-        "let more survive, or more be used",
-    )
+    got = memory.unusable(pageblock)
+    if abs(got - unusable) > 0.05:
+        raise BadInput(
+            "age",
+            f"{got:.2f} of the free memory became unusable for order {pageblock}, not {unusable:.2f}",
+            f"leave another share than {free:.2f} of the {total} frames free",
+        )
+    return [frame for stretch in stretches for frame, _ in stretch]

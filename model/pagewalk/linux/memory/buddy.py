@@ -7,12 +7,15 @@ another migrate type, the largest first) are those of Linux 5.17 to 6.9 mm/page_
 file. Not modelled: per-CPU page lists, watermarks, compaction, reclaim.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pagewalk.errors import BadInput
 
 UNMOVABLE, MOVABLE, RECLAIMABLE = range(3)
 """Migrate types; the kernel's others (high-atomic, CMA, isolate) are left out."""
@@ -145,7 +148,7 @@ class Zone:
         return True
 
     def _claim(self, frame: int, kind: int) -> bool:
-        """Move every free block of a pageblock to our lists, if at least half of it is free or of a like type."""
+        """Move all free blocks of a pageblock to our lists; it is ours if half of it is free or of a like type."""
         span = 1 << self.orders.pageblock
         start = max(frame & -span, self.start)
         end = min((frame & -span) + span, self.end)
@@ -320,8 +323,8 @@ class Memory:
         return 1 - (self.blocks(order) << order) / free if free else 0.0
 
 
-def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = Orders()) -> list[Zone]:  # noqa: B008
-    """Make empty x86-64 zones that span each node's memory.
+def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = Orders()) -> list[Zone]:
+    """Make empty zones, cut as on x86-64, that span each node's memory.
 
     Parameters
     ----------
@@ -338,10 +341,16 @@ def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = 
                 first, last = min(s for s, _ in inside), max(e for _, e in inside)
                 zones.append(Zone(node, name, first >> orders.page_shift, last >> orders.page_shift, orders))
             low = high
-    return sorted(zones, key=lambda zone: zone.start)
+    zones.sort(key=lambda zone: zone.start)
+    for below, above in itertools.pairwise(zones):
+        if above.start < below.end:
+            raise BadInput(
+                "memory", f"nodes {below.node} and {above.node} overlap", "give each node its own range"
+            )
+    return zones
 
 
-def fresh(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = Orders()) -> Memory:  # noqa: B008
+def fresh(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = Orders()) -> Memory:
     """Memory of a machine that has just booted: every frame of the ranges is free.
 
     Parameters
