@@ -1,7 +1,12 @@
+import numpy as np
 import pytest
 
 import fakes
+from pagewalk.hardware.machine import Machine, Memory, Tlb
+from pagewalk.linux.geometry import geometry
+from pagewalk.linux.mapping import Mapping, Region
 from pagewalk.replay.result import RegionCost, Replay
+from pagewalk.replay.tally import stlb_coverage
 from pagewalk.study import compare
 
 
@@ -125,3 +130,17 @@ def test_callers_taken_together_keep_every_sum():
     assert rest.walk_cycles[1] == sum(r.walk_cycles for r in pair.after.by_region)
     assert rest.paid_bytes == sum(r.waste_bytes for r in pair.after.by_region)
     assert rest.size_bytes == sum(r.size_bytes for r in pair.before.by_region)
+
+
+def test_a_full_stlb_covers_by_leaf_size():
+    # Three 4 KiB pages and two 2 MiB leaves (touched in 4 base pages) on an STLB of 2 entries for all sizes.
+    tlb = [Tlb(name="L1", level=1, entries=1, ways=0), Tlb(name="STLB", level=2, entries=2, ways=0)]
+    machine = Machine(schema="pagewalk.machine/1", name="m", tlb=tlb, memory=Memory(latency_cycles=1))
+    pages = np.array([1, 2, 3, 512, 513, 1024, 1025])
+    shift = np.array([12] * 3 + [21] * 4, np.uint8)
+    mapping = Mapping(
+        "mixed", geometry("x86-64"), pages, shift, pages, shift, np.zeros(7, np.int32), (Region("all"),)
+    )
+    covered = stlb_coverage(machine, mapping)
+    assert covered["stlb_reach"] == 2 * (2 << 20)
+    assert covered["stlb_holds"] == (2 + 4) * 4096

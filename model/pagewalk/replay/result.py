@@ -61,7 +61,8 @@ class Replay(Struct, frozen=True, kw_only=True):
     cycles : dict of str to int
         walk (walks pending), stlb_hit (added by STLB hits), flush, exposed (what the program waits for).
     memory : dict of str to int
-        Bytes: page_tables, rounding_waste, stlb_reach (entries times the leaf that most accesses use).
+        Bytes: page_tables; rounding_waste; stlb_reach (entries times the leaf that most touched base pages
+        have); stlb_holds (touched base pages that the STLB can translate at once, at most).
     walk_refs_in : dict of str to int
         Where walk references were found: each data cache's name, "memory". Sums to counts["walk_refs"].
     walk_cycles_by_level : dict of str to int

@@ -103,7 +103,7 @@ def result(
             "flush": tally.flush_cycles,
             "exposed": tally.waited + stlb_cycles + tally.flush_cycles,
         },
-        memory={**mapping.memory, "stlb_reach": stlb_reach(machine, mapping)},
+        memory={**mapping.memory, **stlb_coverage(machine, mapping)},
         walk_refs_in=dict(zip(places, tally.places.tolist(), strict=True)),
         walk_cycles_by_level={
             name: n for name, n in zip(LEVEL_NAMES, tally.level_cycles.tolist(), strict=True) if n
@@ -122,22 +122,35 @@ def result(
     )
 
 
-def stlb_reach(machine: Machine, mapping: Mapping) -> int:
-    """Bytes that the second level covers when filled with the leaves that most of the trace's bytes have.
+def stlb_coverage(machine: Machine, mapping: Mapping) -> dict[str, int]:
+    """What a full second level covers of the trace's memory, in bytes.
 
-    A leaf that no array holds counts as the largest held size below it, as in a replay.
+    Returns
+    -------
+    dict
+        stlb_reach: its entries times the leaf that most of the touched base pages have.
+        stlb_holds: the touched base pages that it can translate at once; each leaf size is counted as
+        if it had the entries for itself, so this is at most.
     """
-    if not len(mapping.leaf_shift):
-        return 0
-    footprint = {
-        shift: len(np.unique(mapping.page[mapping.leaf_shift == shift] >> (int(shift) - 12))) << int(shift)
-        for shift in np.unique(mapping.leaf_shift)
-    }
-    leaf = int(max(footprint, key=lambda shift: (footprint[shift], shift)))
+    shifts, touched = np.unique(mapping.leaf_shift, return_counts=True)
+    most, held = (0, 0), 0
+    for shift, pages in zip(shifts.tolist(), touched.tolist(), strict=True):
+        reach = _reach(machine, shift)
+        leaves = len(np.unique(mapping.page[mapping.leaf_shift == shift] >> (shift - 12)))
+        most = max(most, (pages, reach))
+        held += (pages << 12) * min(reach, leaves << shift) // (leaves << shift)
+    return {"stlb_reach": most[1], "stlb_holds": held}
+
+
+def _reach(machine: Machine, shift: int) -> int:
+    """Bytes that the second level covers with leaves of one size.
+
+    A leaf that an array does not hold counts as the largest held size below it, as in a replay.
+    """
     reach = 0
     for array in machine.tlb:
-        held = [SIZES[name] for name in array.holds] or [leaf]
-        entry = max((size for size in held if size <= leaf), default=0)
+        held = [SIZES[name] for name in array.holds] or [shift]
+        entry = max((size for size in held if size <= shift), default=0)
         if array.level == 2 and entry and "load" in array.serves:
             reach += array.entries << entry
     return reach
