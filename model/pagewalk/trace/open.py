@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from pagewalk.errors import BadInput
-from pagewalk.trace import columns
 from pagewalk.trace.encode import encoded
 from pagewalk.trace.readers import READERS
 from pagewalk.trace.sample import sample_path
-from pagewalk.trace.store import open_folder
+from pagewalk.trace.store import columns
+from pagewalk.trace.store.read import open_folder
 from pagewalk.trace.trace import Trace
 
 HEAD_BYTES = 4096

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pagewalk.errors import BadInput
-from pagewalk.trace import columns
 from pagewalk.trace.encode import Raw, RawChunk
+from pagewalk.trace.store import columns
 
 MAGIC = b"\x93NUMPY"
 

@@ -14,10 +14,10 @@ import zstandard
 
 from pagewalk import __version__
 from pagewalk.errors import BadInput
-from pagewalk.trace import columns
-from pagewalk.trace.columns import Array
 from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, RawChunk
-from pagewalk.trace.store import BESIDE, OPTIONAL, SCHEMA, column_files
+from pagewalk.trace.store import columns
+from pagewalk.trace.store.columns import Array
+from pagewalk.trace.store.read import BESIDE, OPTIONAL, SCHEMA, column_files
 from pagewalk.trace.trace import Chunk, Trace
 
 NARROW = 1 << 16

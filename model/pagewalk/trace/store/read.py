@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
-from pagewalk.trace import columns
-from pagewalk.trace.columns import Array, Column
+from pagewalk.trace.store import columns
+from pagewalk.trace.store.columns import Array, Column
 from pagewalk.trace.trace import EVENT, SWITCH, UNMAP, Chunk, Trace
 
 SCHEMA = "pagewalk.trace/1"

@@ -1,0 +1,1 @@
+"""The trace folder on disk: one file for each column."""
