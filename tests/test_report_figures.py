@@ -64,7 +64,7 @@ def test_bars_are_as_long_as_the_rates():
     )
     panels = figures.misses(result).axes
     widths = {axes.get_title("left").split("\n")[0]: [p.get_width() for p in axes.patches] for axes in panels}
-    assert widths["walk cycles"] == [900, 300]
+    assert widths["walk cycles"] == widths["exposed cycles"] == [900, 300]
     assert widths["page walks"] == [40, 10]
     assert widths["walk references"] == [48, 12]
     assert widths["L1 DTLB misses"] == [160, 40]

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -23,16 +24,30 @@ def verdict(result):
 def test_the_answer_is_a_saving():
     before, after = fakes.replay("base", walks=10_000, cycles=400_000), fakes.replay("pmd", cycles=100_000)
     assert verdict(fakes.result(before, after)) == (
-        "PMD leaves save 75.0 % of the walk cycles on textbook-setassoc: "
-        "200.0 to 50.0 per 1000 accesses, for the same memory."
+        "PMD leaves save 75.0 % of the walk cycles on textbook-setassoc "
+        "(200.0 to 50.0 per 1000 accesses), for the same memory."
     )
 
 
 def test_the_answer_is_a_loss():
     before, after = fakes.replay("base", cycles=100_000), fakes.replay("pmd", cycles=125_000, waste=3 << 20)
     assert verdict(fakes.result(before, after)) == (
-        "PMD leaves cost 25.0 % more walk cycles on textbook-setassoc: "
-        "50.0 to 62.5 per 1000 accesses, for 3 MiB more memory."
+        "PMD leaves cost 25.0 % more walk cycles on textbook-setassoc "
+        "(50.0 to 62.5 per 1000 accesses), for 3 MiB more memory."
+    )
+
+
+def test_the_answer_says_what_becomes_of_all_waiting_where_stlb_hits_count_too():
+    def made(mapping, walk, exposed):
+        return msgspec.structs.replace(
+            fakes.replay(mapping), cycles={"walk": walk, "stlb_hit": 100, "exposed": exposed}
+        )
+
+    assert "and save 10.0 % of the cycles that the program waits, for" in verdict(
+        fakes.result(made("base", 900, 1000), made("pmd", 100, 900))
+    )
+    assert "and cost 50.0 % more cycles that the program waits, for" in verdict(
+        fakes.result(made("base", 900, 1000), made("pmd", 100, 1500))
     )
 
 

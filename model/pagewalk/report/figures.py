@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CALLERS = 14
-"""Callers drawn before the rest are added up."""
+CALLERS, LEAST = 14, 0.01
+"""Callers drawn at most, and their least share of the largest one; the rest are added up."""
 
 _SCALES = ((10**9, "billions of "), (10**6, "millions of "), (10**3, "thousands of "), (1, ""))
 
-_SHOWN = ("L1 DTLB misses", "page walks", "walk references", "walk cycles")
+_SHOWN = ("L1 DTLB misses", "page walks", "walk references", "walk cycles", "exposed cycles")
 
 
 def misses(result: Result) -> Figure:
@@ -76,7 +76,9 @@ def misses(result: Result) -> Figure:
 def by_caller(result: Result, machine: str) -> Figure:
     """Walk cycles of each caller's regions, one bar for each mapping, the costliest first."""
     pair = _pair(result, machine)
-    cut = CALLERS if len(pair.callers) > CALLERS + 1 else len(pair.callers)
+    largest = max((max(caller.walk_cycles) for caller in pair.callers), default=0)
+    seen = sum(max(caller.walk_cycles) >= LEAST * largest for caller in pair.callers)
+    cut = min(CALLERS, seen) if len(pair.callers) > min(CALLERS, seen) + 1 else len(pair.callers)
     shown, rest = pair.callers[:cut], pair.callers[cut:]
     rows = [*shown, *([together(rest)] if rest else [])]
     rates = [pair.rates(caller.walk_cycles) for caller in rows]

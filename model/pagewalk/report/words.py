@@ -99,19 +99,26 @@ def headline(comparison: Comparison) -> Measure:
 def verdict(comparison: Comparison) -> str:
     """The answer in one sentence, right whichever way it goes."""
     measure = headline(comparison)
-    before, after = measure.values
-    if not before and not after:
-        return f"Nothing to save on {comparison.after.machine}: no page walk under either mapping."
-    places = decimals(measure.values)
-    rates = (
-        f"{number(before, places)}"
-        if before == after
-        else f"{number(before, places)} to {number(after, places)}"
-    )
+    machine, paid = comparison.after.machine, price(comparison.paid_bytes)
+    if not any(measure.values):
+        return f"Nothing to save on {machine}: no page walk under either mapping."
     return (
-        f"{_capital(mapping(comparison.after.mapping))} {effect(measure)} on {comparison.after.machine}: "
-        f"{rates} {measure.unit}, {price(comparison.paid_bytes)}."
+        f"{_capital(mapping(comparison.after.mapping))} {effect(measure)} on {machine} "
+        f"({_rates(measure)} {measure.unit}){_waiting(comparison, measure)}, {paid}."
     )
+
+
+def _waiting(comparison: Comparison, headline: Measure) -> str:
+    """What becomes of all the waiting for translation, STLB hits and flushes too, where that differs."""
+    exposed = next((m for m in comparison.measures if m.name == "exposed cycles"), None)
+    if exposed is None or not any(exposed.values) or exposed.values == headline.values:
+        return ""
+    return f" and {effect(Measure('cycles that the program waits', exposed.unit, exposed.values))}"
+
+
+def _rates(measure: Measure) -> str:
+    places = decimals(measure.values)
+    return " to ".join(dict.fromkeys(number(value, places) for value in measure.values))
 
 
 def effect(measure: Measure) -> str:
