@@ -17,9 +17,9 @@ EMPTY = -1
 """Tag of an empty way; and what `insert` returns when nothing had to go."""
 
 
-WAYS, POLICY, STATE, AGES, TAGS = range(5)
-"""Columns of a table: the set's number of ways; index of its policy; tree bits, reference bits or random
-generator; column of its first SRRIP age; the first of its tags, -1 where empty."""
+WAYS, POLICY, STATE, NOTES, TAGS = range(5)
+"""Columns of a table: the set's number of ways; index of its policy; random generator, count of used ways or
+group last used; column of the first of its notes (tree nodes, used ways, ages); the first of its tags."""
 
 
 def make(ways: np.ndarray, policy: np.ndarray, seed: np.ndarray) -> np.ndarray:
@@ -32,40 +32,34 @@ def make(ways: np.ndarray, policy: np.ndarray, seed: np.ndarray) -> np.ndarray:
         Number of the set within its own array; seeds the random policy.
     """
     width = int(ways.max(initial=1))
-    ages = width if (policy == SRRIP).any() else 0
-    table = np.zeros((len(ways), TAGS + width + ages), np.int64)
-    table[:, WAYS], table[:, POLICY], table[:, AGES] = ways, policy, TAGS + width
+    notes = width if (policy >= TREE_PLRU).any() else 0
+    table = np.zeros((len(ways), TAGS + width + notes), np.int64)
+    table[:, WAYS], table[:, POLICY], table[:, NOTES] = ways, policy, TAGS + width
     table[:, STATE] = np.where(policy == RANDOM, (seed * 2654435761 + 12345) & 0x7FFFFFFF, 0)
     table[:, TAGS : TAGS + width] = EMPTY
     return table
 
 
 @inline
-def _tree_touch(bits, way, ways):
-    """Point every node on the way's path away from it."""
+def _tree_touch(table, s, nodes, way, ways):
+    """Point every node on the way's path away from it; node n is noted in column `nodes` + n."""
     node, low, half = 1, 0, ways >> 1
     while half > 0:
-        if way < low + half:
-            bits |= 1 << node
-            node = 2 * node
-        else:
-            bits &= ~(1 << node)
-            node = 2 * node + 1
-            low += half
+        upper = way >= low + half
+        table[s, nodes + node] = not upper
+        node = 2 * node + upper
+        low += half * upper
         half >>= 1
-    return bits
 
 
 @inline
-def _tree_victim(bits, ways):
-    """Follow the nodes; a clear bit is the lower half."""
+def _tree_victim(table, s, nodes, ways):
+    """Follow the nodes; 0 is the lower half."""
     node, low, half = 1, 0, ways >> 1
     while half > 0:
-        if bits >> node & 1:
-            node = 2 * node + 1
-            low += half
-        else:
-            node = 2 * node
+        upper = table[s, nodes + node]
+        node = 2 * node + upper
+        low += half * upper
         half >>= 1
     return low
 
@@ -73,49 +67,50 @@ def _tree_victim(bits, ways):
 @inline
 def _touch(table, s, way, filled):
     """Note a hit on, or a fill of, a way."""
-    policy, state = table[s, POLICY], table[s, STATE]
+    policy, ways, notes = table[s, POLICY], table[s, WAYS], table[s, NOTES]
     if policy == TREE_PLRU:
-        table[s, STATE] = _tree_touch(state, way, table[s, WAYS])
+        _tree_touch(table, s, notes, way, ways)
     elif policy == NRU:
-        bits = state | 1 << way
-        if bits == (1 << table[s, WAYS]) - 1:
-            bits = 1 << way
-        table[s, STATE] = bits
+        if table[s, notes + way] == 0:
+            table[s, notes + way] = 1
+            table[s, STATE] += 1
+            if table[s, STATE] == ways:
+                for other in range(ways):
+                    table[s, notes + other] = other == way
+                table[s, STATE] = 1
     elif policy == SRRIP:
-        table[s, table[s, AGES] + way] = 2 if filled else 0
+        table[s, notes + way] = 2 if filled else 0
     elif policy == SKYLAKE:
-        group = way >> 2
-        bits = _tree_touch(state >> 4 * group & 15, way & 3, 4)
-        table[s, STATE] = (state & ~(15 << 4 * group) & 0xFFF) | bits << 4 * group | group << 12
+        table[s, STATE] = way >> 2
+        _tree_touch(table, s, notes + (way & ~3), way & 3, 4)
 
 
 @inline
 def _victim(table, s):
     """The way whose tag goes next in a full set."""
-    policy, ways, state = table[s, POLICY], table[s, WAYS], table[s, STATE]
+    policy, ways, notes = table[s, POLICY], table[s, WAYS], table[s, NOTES]
     if policy == RANDOM:
-        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        state = (table[s, STATE] * 1103515245 + 12345) & 0x7FFFFFFF
         table[s, STATE] = state
         return (state >> 16) % ways
     if policy == TREE_PLRU:
-        return _tree_victim(state, ways)
+        return _tree_victim(table, s, notes, ways)
     if policy == NRU:
         way = 0
-        while way < ways - 1 and state >> way & 1:
+        while way < ways - 1 and table[s, notes + way] == 1:
             way += 1
         return way
     if policy == SRRIP:
-        ages = table[s, AGES]
         oldest = 0
         for way in range(1, ways):
-            if table[s, ages + way] > table[s, ages + oldest]:
+            if table[s, notes + way] > table[s, notes + oldest]:
                 oldest = way
-        older = 3 - table[s, ages + oldest]
+        older = 3 - table[s, notes + oldest]
         for way in range(ways):
-            table[s, ages + way] += older
+            table[s, notes + way] += older
         return oldest
-    group = ((state >> 12) + 1) % 3
-    return 4 * group + _tree_victim(state >> 4 * group & 15, 4)
+    group = (table[s, STATE] + 1) % 3
+    return 4 * group + _tree_victim(table, s, notes + 4 * group, 4)
 
 
 @inline
@@ -168,8 +163,10 @@ def remove(table, s, tag):
                 table[s, end - 1] = EMPTY
             else:
                 table[s, at] = EMPTY
-                if table[s, POLICY] == NRU:
-                    table[s, STATE] &= ~(1 << (at - TAGS))
+                used = table[s, NOTES] + at - TAGS
+                if table[s, POLICY] == NRU and table[s, used] == 1:
+                    table[s, used] = 0
+                    table[s, STATE] -= 1
             return True
     return False
 

@@ -12,7 +12,7 @@ def units(
 ):
     """Write an access for each change of (unit, kind, CPU); return how many, all accesses, and fetches.
 
-    A repeated access hits the most recent entry of its L1 set and changes nothing, under every policy.
+    A repeated access hits the most recent entry of its L1 set, which changes nothing under most policies.
 
     Parameters
     ----------
@@ -24,7 +24,8 @@ def units(
     kinds : bool
         Whether loads, stores and fetches can go different ways.
     whole_runs : ndarray of bool, shape (3,)
-        For each kind, whether its runs may be taken as one: not where an L1 does not serve it.
+        For each kind, whether its runs may be taken as one: not where an L1 does not serve it, nor with
+        SRRIP, where the first hit of an entry tells it from one that was only filled.
     last : ndarray of int64, shape (3,)
         Unit, kind and CPU of the access before; kept over calls.
     touched : ndarray of int64

@@ -50,12 +50,12 @@ def replay_units(unit, kind, cpu, first, second, units_of_tag, inclusion, l1_mis
         if hit:
             sums[0] += 1
             sums[1] += second.cycles[s2]
-            if inclusion == EXCLUSIVE:
+            if inclusion == EXCLUSIVE and s1 >= 0:
                 remove(stlb, s2, t2)
         else:
             stlb_missed[n2] = i
             n2 += 1
-            if s2 >= 0 and inclusion != EXCLUSIVE:
+            if s2 >= 0 and (inclusion != EXCLUSIVE or s1 < 0):
                 gone = insert(stlb, s2, t2)
                 if inclusion == INCLUSIVE and gone != EMPTY:
                     g = units_of_tag[gone]

@@ -43,22 +43,22 @@ class Host(NamedTuple):
     psc_base: np.ndarray
     """int64 (pscs,): first set of each."""
     psc_sets: np.ndarray
-    """int64 (pscs,)"""
+    """int64 (pscs,): of one CPU, as the nested TLB's."""
     psc: np.ndarray
     nested_sets: int
     """0: no nested TLB."""
     nested: np.ndarray
     table_base: int
-    """Physical address of the host's tables; each level is one array, 2**48 apart."""
+    """Physical address of the host's tables; each level is one array, 2**52 apart."""
 
 
 @inline
-def _host_reads(host, address, address_out, level_out, m):
+def _host_reads(host, cpu, address, address_out, level_out, m):
     """Translate a guest-physical address: append the host entries read, return the new end."""
     leaf_shift = 12 + 9 * (host.leaf_level - 1)
     if host.nested_sets > 0:
         page = address >> leaf_shift
-        s = page % host.nested_sets
+        s = cpu * host.nested_sets + page % host.nested_sets
         if find(host.nested, s, page):
             return m
         insert(host.nested, s, page)
@@ -67,13 +67,13 @@ def _host_reads(host, address, address_out, level_out, m):
         level = host.psc_level[p]
         if level > host.leaf_level:
             key = address >> (12 + 9 * (level - 1))
-            s = host.psc_base[p] + key % host.psc_sets[p]
+            s = cpu * host.psc_sets.sum() + host.psc_base[p] + key % host.psc_sets[p]
             if find(host.psc, s, key):
                 top = level
                 break
             insert(host.psc, s, key)
     for level in range(top - 1, host.leaf_level - 1, -1):
-        address_out[m] = host.table_base + (level << 48) + ((address >> (12 + 9 * (level - 1))) << 3)
+        address_out[m] = host.table_base + (level << 52) + ((address >> (12 + 9 * (level - 1))) << 3)
         level_out[m] = HOST
         m += 1
     return m
@@ -102,12 +102,12 @@ def walk(unit, cpu, tables, host, ends, address_out, level_out, psc_hits, by_ref
         for level in range(top - 1, tables.leaf_level[u] - 1, -1):
             address = tables.entry[level, u]
             if host.levels > 0:
-                m = _host_reads(host, address, address_out, level_out, m)
+                m = _host_reads(host, cpu[w], address, address_out, level_out, m)
             address_out[m] = address
             level_out[m] = level
             m += 1
         if host.levels > 0:
-            m = _host_reads(host, tables.entry[0, u], address_out, level_out, m)
+            m = _host_reads(host, cpu[w], tables.entry[0, u], address_out, level_out, m)
         ends[w] = m
         by_refs[m - begin] += 1
     return m

@@ -126,7 +126,7 @@ class Run:
         )
         self.missed = np.empty(room, np.int64), np.empty(room, np.int64)
         self.kinds_differ = fetches or _kinds_differ(self.tables)
-        self.whole_runs = (self.tables.first.set_of >= 0).all(axis=1)
+        self.whole_runs = _whole_runs(self.tables)
         self.unit_of_tag = _unit_of_tag(self.tables.first.tag_of, self.tables.second.tag_of)
         self.entry_cache = next(
             (i for i, c in enumerate(machine.cache) if c.name == machine.walker.enters), 0
@@ -294,6 +294,15 @@ class Run:
 def _kinds_differ(tables: Any) -> bool:
     """Whether a store can go another way than a load."""
     return any((of[0] != of[1]).any() for t in (tables.first, tables.second) for of in (t.set_of, t.tag_of))
+
+
+def _whole_runs(tables: Any) -> NDArray[np.bool_]:
+    """For each kind of access, whether a run of one unit may be taken as one (see `kernels.stream.units`)."""
+    from pagewalk.kernels.assoc import SRRIP
+
+    set_of = tables.first.set_of
+    whole: NDArray[np.bool_] = ((set_of >= 0) & (tables.first.policy[set_of] != SRRIP)).all(axis=1)
+    return whole
 
 
 def _unit_of_tag(first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.int64]:

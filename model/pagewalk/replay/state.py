@@ -54,26 +54,26 @@ def _level(table: LevelTable, cpus: int) -> Any:
     )
 
 
-def _assoc_of(caches: list[Psc]) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
+def _assoc_of(caches: list[Psc], cpus: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
     ways = np.array([c.ways or c.entries for c in caches], np.int64)
     sets = np.array([c.entries for c in caches], np.int64) // np.maximum(ways, 1)
     policy = _policy([c.policy for c in caches])
     number = np.concatenate([np.zeros(0, np.int64), *(np.arange(n) for n in sets)])
-    return sets, np.cumsum(sets) - sets, _make(np.repeat(ways, sets), np.repeat(policy, sets), number, 1)
+    return sets, np.cumsum(sets) - sets, _make(np.repeat(ways, sets), np.repeat(policy, sets), number, cpus)
 
 
-def _host(machine: Machine) -> Any:
+def _host(machine: Machine, cpus: int) -> Any:
     from pagewalk.kernels.walk import Host
 
     guest = machine.guest
     levels = guest.host_levels if guest else 0
     leaf_level = (SIZES[guest.host_leaf] - 12) // 9 + 1 if guest else 1
     pscs = sorted(guest.host_psc, key=lambda p: p.level) if guest else []
-    sets, base, psc = _assoc_of(pscs)
+    sets, base, psc = _assoc_of(pscs, cpus)
     nested = []
     if guest and guest.nested_entries:
         nested = [Psc(name="nested", level=1, entries=guest.nested_entries, ways=guest.nested_ways)]
-    nested_sets, _, nested_table = _assoc_of(nested)
+    nested_sets, _, nested_table = _assoc_of(nested, cpus)
     return Host(
         levels,
         leaf_level,
@@ -140,7 +140,7 @@ def power_on(machine: Machine, tables: Tables, levels: int, cpus: int) -> State:
             len(psc.ways),
             _make(psc.ways, psc.policy, psc.number, cpus),
         ),
-        _host(machine),
+        _host(machine, cpus),
         _caches(machine, cpus),
         np.full(3, -1, np.int64),
         [[] for _ in range(cpus)],
