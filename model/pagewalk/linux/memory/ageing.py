@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from pagewalk.errors import BadInput
-from pagewalk.linux.memory.buddy import MOVABLE, RECLAIMABLE, UNMOVABLE, Memory, Orders, Zone, x86_zones
+from pagewalk.linux.memory.buddy import (
+    MOVABLE,
+    ORDERS_4K,
+    RECLAIMABLE,
+    UNMOVABLE,
+    Memory,
+    Orders,
+    Zone,
+    x86_zones,
+)
 
 Counts = Mapping[int, Sequence[int]]
 """Migrate type -> number of free blocks of each order, 0 to the largest."""
@@ -14,7 +23,7 @@ Counts = Mapping[int, Sequence[int]]
 def from_buddyinfo(
     free: Mapping[tuple[int, str], Counts],
     ranges: Mapping[int, Sequence[tuple[int, int]]],
-    orders: Orders = Orders(),
+    orders: Orders = ORDERS_4K,
 ) -> Memory:
     """Memory whose free blocks have the counts of ``/proc/buddyinfo`` or ``/proc/pagetypeinfo``.
 

@@ -53,6 +53,10 @@ class Orders:
     pageblock: int = 9
 
 
+ORDERS_4K = Orders()
+"""Those of 4 KiB pages."""
+
+
 class Zone:
     """The free blocks of one zone of one node.
 
@@ -148,7 +152,7 @@ class Zone:
         return True
 
     def _claim(self, frame: int, kind: int) -> bool:
-        """Move all free blocks of a pageblock to our lists; it is ours if half of it is free or of a like type."""
+        """Move a pageblock's free blocks to our lists; it is ours if half of it is free or of a like type."""
         span = 1 << self.orders.pageblock
         start = max(frame & -span, self.start)
         end = min((frame & -span) + span, self.end)
@@ -323,7 +327,7 @@ class Memory:
         return 1 - (self.blocks(order) << order) / free if free else 0.0
 
 
-def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = Orders()) -> list[Zone]:
+def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = ORDERS_4K) -> list[Zone]:
     """Make empty zones, cut as on x86-64, that span each node's memory.
 
     Parameters
@@ -350,7 +354,7 @@ def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = 
     return zones
 
 
-def fresh(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = Orders()) -> Memory:
+def fresh(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = ORDERS_4K) -> Memory:
     """Memory of a machine that has just booted: every frame of the ranges is free.
 
     Parameters
