@@ -7,8 +7,8 @@ import numpy as np
 from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.assoc import EMPTY, find, insert, remove
 
-TABLE_BIT = 46
-"""Physical addresses with this bit or a higher one are page tables' (none of a model's memory lies there)."""
+TABLE_BIT = 58
+"""Physical addresses with this bit or a higher one are those of page tables; no memory lies so high."""
 
 
 class Caches(NamedTuple):

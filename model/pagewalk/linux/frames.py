@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from pagewalk.linux.geometry import Geometry
 from pagewalk.linux.layout import PHYSICAL_BITS, Layout
 
+MEMORY_BITS = 36
+"""Frames that we choose are scattered over 64 GiB, or over four times what they need: how far apart they lie
+decides how many entries a host's tables need for them. Ours; the guests of the recorded traces had 64 GiB."""
+
 
 class Recorded(NamedTuple):
     """What the recorded page tables say of each page; all arrays have the pages' shape.
@@ -75,8 +79,8 @@ def scattered_frames(
     """Frames of our choice: each leaf gets a naturally aligned block of its own, scattered.
 
     The place of a block follows from a hash of its virtual page number, so it does not depend on the order
-    of the pages. Where two hashes meet, one block moves up to the next free place. All lie above the
-    highest possible physical address, where no recorded frame can be.
+    of the pages. Where two hashes meet, one block moves up to the next free place. They lie above the
+    highest possible physical address, where no recorded frame can be, one range for each leaf size.
 
     Parameters
     ----------
@@ -97,9 +101,9 @@ def scattered_frames(
         order = leaf.shift - 12
         leaf_number = (page[mine] >> order).astype(np.uint64) & np.uint64((1 << 48) - 1)
         keys, key = np.unique(leaf_number | space[mine] << np.uint64(48), return_inverse=True)
-        window_bits = PHYSICAL_BITS - 12
-        slot = _distinct((_hash(keys) >> np.uint64(64 - (window_bits - order - 1))).astype(np.int64))
-        block = (number << window_bits) + (slot[key] << order)
+        window_bits = max(MEMORY_BITS - 12 - order, len(keys).bit_length() + 2)
+        slot = _distinct((_hash(keys) >> np.uint64(64 - window_bits)).astype(np.int64))
+        block = (number << PHYSICAL_BITS - 12) + (slot[key] << order)
         frame[mine] = block + (page[mine] & ((1 << order) - 1))
     return frame
 

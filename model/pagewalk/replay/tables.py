@@ -31,9 +31,9 @@ SIZES = {
     "16G": 34,
 }
 """Names of leaf sizes in machine files -> log2 of bytes."""
-TABLES_AT = 1 << 46
+TABLES_AT = 1 << 58
 """Physical address of the first page-table page. Ours: no recording says where tables lay."""
-HOST_TABLES_AT = 1 << 52
+HOST_TABLES_AT = 1 << 60
 SCATTER = 0x9E3779B1
 """Odd, so that multiplying modulo a power of two is a permutation: spreads table pages over cache sets."""
 

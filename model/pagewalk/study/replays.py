@@ -56,7 +56,8 @@ def subject(path: str | Path) -> Subject:
     """
     began = time.perf_counter()
     trace = open_trace(path)
-    layout = read_layout(Path(path)) if Path(path).is_dir() else None
+    folder = trace.origin
+    layout = read_layout(folder) if folder is not None and folder.is_dir() else None
     return Subject(trace, layout, round(time.perf_counter() - began, 6))
 
 

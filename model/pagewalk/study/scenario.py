@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
-from pagewalk.trace.sample import sample_path
 
 DEFAULT = "gitdiff"
 """What ``pagewalk run`` runs when nothing is named."""
@@ -25,7 +24,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title : str
         One line for people.
     trace : str
-        A trace, relative to the scenario's file; "sample:NAME" is one shipped with the package.
+        A trace, relative to the scenario's file; or "sample:NAME", "synth:KIND?..." as on the command line.
     machines : list of str
         Preset names, or machine files relative to the scenario's file.
     mappings : list of str
@@ -77,10 +76,9 @@ def read(name_or_path: str) -> Scenario:
     def beside(entry: str) -> str:
         return str(path.parent / entry) if entry.endswith(".toml") or "/" in entry else entry
 
-    sample = scenario.trace.removeprefix("sample:")
     return msgspec.structs.replace(
         scenario,
         name=path.stem,
-        trace=str(sample_path(sample) if sample != scenario.trace else path.parent / scenario.trace),
+        trace=scenario.trace if ":" in scenario.trace else str(path.parent / scenario.trace),
         machines=[beside(machine) for machine in scenario.machines],
     )
