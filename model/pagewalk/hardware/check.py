@@ -69,6 +69,9 @@ The greatest are ours: far above any processor, low enough to allocate.
 MOST_TABLES = 32
 """Tables of one kind in a description; ours."""
 
+LONGEST_NAME = 80
+"""Characters in a name; ours, so that names fit tables."""
+
 FASTEST_GHZ = 20.0
 """Ours: above any clock ever reached, so that a value in MHz is noticed."""
 
@@ -138,16 +141,20 @@ def _names(machine: Machine) -> Iterator[Fault]:
             yield kind, f"{len(found)} tables", f"give at most {MOST_TABLES}"
         seen = {"memory"} if kind == "cache" else set()
         for key, table in _listed(kind, found):
-            if not table.name.strip():
-                yield f"{key}.name", "is empty", "name it"
+            if not _nameable(table.name):
+                yield f"{key}.name", "is empty, too long or not printable", "name it in plain characters"
             if table.name in seen:
-                yield f"{key}.name", f"{table.name[:80]!r} is taken", "give each its own name"
+                yield f"{key}.name", f"{table.name!r} is taken", "give each its own name"
             seen.add(table.name)
 
 
+def _nameable(name: str) -> bool:
+    return name.isprintable() and 0 < len(name.strip()) <= LONGEST_NAME
+
+
 def _whole(machine: Machine) -> Iterator[Fault]:
-    if not machine.name.strip():
-        yield "name", "is empty", "name the machine"
+    if not _nameable(machine.name):
+        yield "name", "is empty, too long or not printable", "name the machine in plain characters"
     if machine.geometry not in GEOMETRIES:
         yield "geometry", f"{machine.geometry[:80]!r} is unknown", f"give one of {', '.join(GEOMETRIES)}"
     if not (math.isfinite(machine.clock_ghz) and 0 <= machine.clock_ghz <= FASTEST_GHZ):

@@ -1,13 +1,4 @@
-"""Reading machine files: presets by name, anyone's TOML by path.
-
-A file may start from a preset (``extends = "intel-skylake-sp"``) and say only what differs:
-
-* a plain key replaces the preset's;
-* a table (``[memory]``, ``[walker]`` ...) is merged key by key;
-* an entry of ``[[tlb]]``, ``[[psc]]`` or ``[[cache]]`` whose name the preset has is merged key by key into
-  that one; any other is added behind;
-* a figure that changes without a ``source`` in the same table counts as assumed: "set in FILE".
-"""
+"""Reading machine files: presets by name, anyone's TOML by path; every refusal names file, key and mend."""
 
 import difflib
 import hashlib
@@ -20,17 +11,8 @@ import msgspec
 
 from pagewalk.errors import BadInput
 from pagewalk.hardware.check import check
-from pagewalk.hardware.machine import (
-    AddressSpaces,
-    Cache,
-    Flush,
-    Guest,
-    Machine,
-    Memory,
-    Psc,
-    Tlb,
-    Walker,
-)
+from pagewalk.hardware.extend import merged
+from pagewalk.hardware.machine import TABLES, Machine, Psc
 
 PRESETS = Path(__file__).parent / "presets"
 SOURCES = Path(__file__).parent / "sources.toml"
@@ -43,17 +25,6 @@ NOT_MODELLED = {
 LARGEST_BYTES = 1 << 20
 """Of a machine file. Ours; the presets are below 16 KiB."""
 
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "tlb": Tlb,
-    "psc": Psc,
-    "cache": Cache,
-    "memory": Memory,
-    "walker": Walker,
-    "flush": Flush,
-    "spaces": AddressSpaces,
-    "guest": Guest,
-}
-NOTES = ("source", "confidence", "assumed")
 SET_BY_LOADER = ("id", "sha256")
 
 
@@ -119,15 +90,35 @@ def read(path: str | Path) -> Machine:
     """
     path = Path(path)
     shown = path.stem if path.parent == PRESETS else path
-    content = _complete(_toml(path), shown)
-    _unknown_keys(content, shown)
+    return build(_toml(path), path.stem, shown)
+
+
+def build(content: dict[str, Any], name: str, where: object) -> Machine:
+    """Make a machine of the content of a machine file.
+
+    Parameters
+    ----------
+    content : dict
+        As TOML reads it; may extend a preset.
+    name : str
+        Becomes `id`.
+    where : object
+        Named in messages.
+
+    Raises
+    ------
+    BadInput
+        As `read`.
+    """
+    content = _complete(content, where)
+    _unknown_keys(content, where)
     try:
         machine = msgspec.convert(content, Machine)
     except msgspec.ValidationError as error:
-        raise _wrong_type(str(error), shown) from None
-    check(machine, shown)
+        raise _wrong_type(str(error), where) from None
+    check(machine, where)
     digest = hashlib.sha256(msgspec.json.encode(machine, order="sorted")).hexdigest()
-    return msgspec.structs.replace(machine, id=path.stem, sha256=digest)
+    return msgspec.structs.replace(machine, id=name, sha256=digest)
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -163,51 +154,11 @@ def _complete(content: dict[str, Any], shown: object) -> dict[str, Any]:
             _meant(str(base), names()) or "see pagewalk machines",
         )
     below = _complete(_toml(PRESETS / f"{base}.toml"), base)
-    return _merged(below, {key: value for key, value in content.items() if key != "extends"}, shown)
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any], shown: object) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        old = below.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            result[key] = _merged(old, value, shown) if key in TABLES else old | value
-        elif key in TABLES and isinstance(old, list) and isinstance(value, list):
-            result[key] = _merged_lists(old, value, shown)
-        else:
-            result[key] = value
-    changed = [
-        key for key in above if key not in NOTES and result[key] != below.get(key) and key not in TABLES
-    ]
-    reasons = {key: why for key, why in _dict(below.get("assumed")).items() if key not in changed}
-    if "source" in above and "source" in below:
-        result["source"] = f"{above['source']}; else {below['source']}"
-    elif "source" not in above and "schema" not in below:
-        reasons |= {key: f"set in {shown}" for key in changed if key != "name"}
-    if reasons or "assumed" in above:
-        mine = above.get("assumed", {})
-        result["assumed"] = reasons | mine if isinstance(mine, dict) else mine
-    return result
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return merged(below, {key: value for key, value in content.items() if key != "extends"})
 
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _merged_lists(below: list[Any], above: list[Any], shown: object) -> list[Any]:
-    result = list(below)
-    places = {entry["name"]: place for place, entry in enumerate(below)}
-    for entry in above:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if isinstance(name, str) and name in places:
-            result[places[name]] = _merged(result[places[name]], entry, shown)
-        else:
-            result.append(entry)
-    return result
 
 
 def _unknown_keys(content: dict[str, Any], shown: object) -> None:
@@ -221,8 +172,9 @@ def _unknown_keys(content: dict[str, Any], shown: object) -> None:
             if isinstance(table, dict):
                 where = f"{key}[{place}]." if listed else f"{key}."
                 _known(table, kind.__struct_fields__, where, shown)
-                for inner, psc in enumerate(_list(table.get("host_psc")) if key == "guest" else []):
-                    _known(_dict(psc), Psc.__struct_fields__, f"{where}host_psc[{inner}].", shown)
+                for inner, psc in enumerate(_list(table.get("host_psc"))):
+                    if isinstance(psc, dict):
+                        _known(psc, Psc.__struct_fields__, f"{where}host_psc[{inner}].", shown)
 
 
 def _known(table: dict[str, Any], known: Any, where: str, shown: object) -> None:
@@ -244,22 +196,31 @@ def _meant(word: str, known: Any) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
+WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "array": "a list in [ ]",
+    "object": "a table",
+}
+
+
 def _wrong_type(message: str, shown: object) -> BadInput:
     """Say in our words what msgspec found: "Expected `int`, got `str` - at `$.tlb[1].ways`"."""
     what, _, where = message.partition(" - at ")
     place = where.strip("`").removeprefix("$").removeprefix(".").replace("[...]", "") or "the file"
-    what = (
-        what.replace("`", "")
-        .replace("Object missing required field", "lacks")
-        .replace("Expected", "expected")
-    )
-    mend = "see docs/machines.md"
+    what = what.replace("`", "").replace("Object missing required field", "lacks")
+    what = what.replace("Expected", "expected").replace("Invalid enum value", "cannot be")
+    mend = "give one"
     if missing := re.fullmatch(r"lacks (\w+)", what):
         mend = f"add {missing[1]} = ..."
-    elif what == "expected array, got object" and place in TABLES:
+    elif place in TABLES and what.startswith("expected array"):
         mend = f"write [[{place}]]"
     elif kind := _choices(place):
         mend = f"give one of {', '.join(map(str, kind))}"
+    elif wanted := re.match(r"expected (\w+)", what):
+        mend = f"give {WANTED.get(wanted[1], wanted[1])}"
     return BadInput(f"{shown}: {place}", what, mend)
 
 

@@ -274,6 +274,19 @@ class Machine(Described, frozen=True, kw_only=True):
     sha256: str = ""
 
 
+TABLES: dict[str, type[Described]] = {
+    "tlb": Tlb,
+    "psc": Psc,
+    "cache": Cache,
+    "memory": Memory,
+    "walker": Walker,
+    "flush": Flush,
+    "spaces": AddressSpaces,
+    "guest": Guest,
+}
+"""Keys of a machine that hold tables of figures, and what those are."""
+
+
 def tables(machine: Machine) -> Iterator[tuple[str, Described]]:
     """Every table of a machine with its key in the file: "" for the machine itself, "tlb[0]", "memory" ..."""
     yield "", machine

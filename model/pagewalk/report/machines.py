@@ -41,7 +41,7 @@ def figures(table: Described) -> list[Figure]:
     for name in table.__struct_fields__:
         value, why = getattr(table, name), table.assumed.get(name, "")
         if name not in NO_FIGURES and (why or not _absent(table, name, value)):
-            found.append(Figure(name, _said(name, value), why))
+            found.append(Figure(name, _said(name, value), why or ("" if table.source else "no source given")))
     return found
 
 
