@@ -17,6 +17,7 @@ COMMANDS = {
     "replay": ("pagewalk.cli.replays", "replay a trace over mappings and machines"),
     "explain": ("pagewalk.cli.explain", "one access, step by step"),
     "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),
+    "kernels": ("pagewalk.cli.kernels", "what each kernel release maps huge, each rule with its source"),
     "trace": ("pagewalk.cli.traces", "look at, convert and make traces"),
     "doctor": ("pagewalk.cli.doctor", "versions, compiled kernels, what this machine can measure"),
 }

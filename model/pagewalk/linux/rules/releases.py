@@ -206,7 +206,14 @@ RULES: tuple[Rule, ...] = (
         "7.3.4 mm/execmem.c",
         "src",
     ),
-    Rule("bpf-pack", "5.18", "", "BPF programs share packs of a PMD for each node", "reference 4.6", "src"),
+    Rule(
+        "bpf-pack",
+        "5.18",
+        "",
+        "BPF programs share packs of a PMD for each node",
+        "20220707223546.4124919-1-song@kernel.org; vmallocinfo of 6.1 and 6.18",
+        "live",
+    ),
     Rule(
         "rox-cache",
         "6.15",
@@ -226,5 +233,8 @@ RULES: tuple[Rule, ...] = (
 )
 """All rules of vmalloc that depend on the release; architectures are in `pagewalk.linux.rules.hooks`."""
 
-BOUNDARIES = ("v8", "5.13", "5.14", "5.18", "6.1", "6.2", "6.9", "6.12", "6.13", "6.15", "6.16", "7.2", "7.3")
-"""Releases worth showing: each starts a rule, or its source was read."""
+BOUNDARIES = (
+    *("v8", "5.13", "5.14", "5.16", "5.18"),
+    *("6.1", "6.2", "6.9", "6.12", "6.13", "6.15", "6.16", "7.2", "7.3"),
+)
+"""Releases worth showing: each starts or ends a rule, or its source was read."""
