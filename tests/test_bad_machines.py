@@ -92,7 +92,6 @@ BAD = [
     ('extends = "intel-sapphire-rapids"\nchoose = "VPN[8:7]"', "choose", "2 arrays"),
     ('extends = "intel-sapphire-rapids"\nchoose = ""', "choose", "both hold 4K"),
     (SKYLAKE + '[[tlb]]\nname = "STLB "\nlevel = 2\nentries = 8\nways = 0', "choose", "both hold"),
-    (STLB.replace("STLB", "L1 DTLB 4K") + 'name = "STLB"', "", "line 4"),
     (WHOLE + WHOLE[WHOLE.index("[[tlb]]") : WHOLE.index("[[psc]]")], "tlb[2].name", "is taken"),
     (PSC + "level = 1", "psc[0].level", "give 2 to 5"),
     (PSC + "level = 5", "psc[0].level", "give 2 to 4"),
