@@ -19,7 +19,7 @@ from pagewalk.replay.events import happen
 from pagewalk.replay.result import Replay
 from pagewalk.replay.state import MAX_READS, power_on
 from pagewalk.replay.tables import INCLUSIONS, translate
-from pagewalk.replay.tally import LEVEL_NAMES, Tally, result
+from pagewalk.replay.tally import Tally, result
 from pagewalk.trace.trace import CHUNK, FETCH, Chunk, Trace
 
 WALKS_AT_ONCE = 1 << 14
@@ -239,7 +239,7 @@ class Run:
             some = missed[first : first + WALKS_AT_ONCE]
             last = first + len(some)
             ends = np.empty(len(some), np.int64)
-            reads = walk(
+            walk(
                 stream.unit[some],
                 stream.cpu[some],
                 state.tables,
@@ -252,28 +252,14 @@ class Run:
             )
             refs[first:last] = np.diff(ends, prepend=0)
             spent = np.full(len(some), machine.walker.start_cycles, np.int64)
-            if state.caches is None:
-                spent += refs[first:last] * machine.memory.latency_cycles
-                tally.places[-1] += reads
-                by_level = np.bincount(level[:reads], minlength=len(LEVEL_NAMES))
-                tally.level_cycles += by_level * machine.memory.latency_cycles
+            common = *state.caches, self.entry_cache, self.trace.cpus, stream.cpu[some], ends, address, level
+            counted = spent, tally.places, tally.level_cycles, tally.caches
+            if self.full:
+                until = int(stream.at[missed[last]]) if last < len(missed) else accesses
+                read_all(*common, *counted, stream.at[some], data, data_cpu, done, until)
+                done = until
             else:
-                common = (
-                    state.caches,
-                    self.entry_cache,
-                    self.trace.cpus,
-                    stream.cpu[some],
-                    ends,
-                    address,
-                    level,
-                )
-                counted = spent, tally.places, tally.level_cycles, tally.caches
-                if self.full:
-                    until = int(stream.at[missed[last]]) if last < len(missed) else accesses
-                    read_all(*common, *counted, stream.at[some], data, data_cpu, done, until)
-                    done = until
-                else:
-                    read_walks(*common, *counted)
+                read_walks(*common, *counted)
             cycles[first:last] = spent
         return cycles, refs
 

@@ -166,23 +166,20 @@ def _walk(run: Run, unit: int, cpu: int) -> list[Step]:
         steps.append(Step("walker", "start", "walk", machine.walker.start_cycles))
     names = [*(c.name for c in machine.cache), "memory"]
     for i in range(reads):
-        place, cycles = len(names) - 1, machine.memory.latency_cycles
-        if state.caches is not None:
-            where, spent = np.zeros(len(names), np.int64), np.zeros(1, np.int64)
-            read_walks(
-                state.caches,
-                run.entry_cache,
-                run.trace.cpus,
-                on_cpu,
-                np.ones(1, np.int64),
-                address[i : i + 1],
-                level[i : i + 1],
-                spent,
-                where,
-                tally.level_cycles,
-                tally.caches,
-            )
-            place, cycles = int(where.argmax()), int(spent[0])
-        entry = f"entry at {int(address[i]):#x}, found in {names[place]}"
-        steps.append(Step(LEVEL_NAMES[level[i]], entry, "read", cycles))
+        where, spent = np.zeros(len(names), np.int64), np.zeros(1, np.int64)
+        read_walks(
+            *state.caches,
+            run.entry_cache,
+            run.trace.cpus,
+            on_cpu,
+            np.ones(1, np.int64),
+            address[i : i + 1],
+            level[i : i + 1],
+            spent,
+            where,
+            tally.level_cycles,
+            tally.caches,
+        )
+        entry = f"entry at {int(address[i]):#x}, found in {names[int(where.argmax())]}"
+        steps.append(Step(LEVEL_NAMES[level[i]], entry, "read", int(spent[0])))
     return steps

@@ -21,7 +21,8 @@ class State:
     second: Any
     tables: Any
     host: Any
-    caches: Any | None
+    caches: tuple[NDArray[np.int64], NDArray[np.int64]]
+    """Levels and table of the data caches; of memory alone where the machine has none."""
     last: NDArray[np.int64]
     """Unit, kind and CPU of the access before."""
     resident: list[list[int]]
@@ -87,28 +88,23 @@ def _host(machine: Machine, cpus: int) -> Any:
     )
 
 
-def _caches(machine: Machine, cpus: int) -> Any | None:
-    from pagewalk.kernels.caches import Caches
+def _caches(machine: Machine, cpus: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The levels of the data caches, memory last, and their table of sets."""
+    from pagewalk.kernels.caches import FIELDS, LATENCY
 
-    if not machine.cache:
-        return None
-    sets = np.array([c.size_bytes // (c.ways * c.line_bytes) for c in machine.cache], np.int64)
-    private = np.array([not c.shared for c in machine.cache], np.int64)
-    copies = np.where(private == 1, cpus, 1)
-    ways = np.array([c.ways for c in machine.cache], np.int64)
-    policy = _policy([c.policy for c in machine.cache])
-    number = np.concatenate([np.tile(np.arange(n), k) for n, k in zip(sets, copies, strict=True)])
+    found = machine.cache
+    sets = np.array([c.size_bytes // (c.ways * c.line_bytes) for c in found], np.int64)
+    copies = np.array([1 if c.shared else cpus for c in found], np.int64)
     total = sets * copies
-    return Caches(
-        np.array([c.line_bytes.bit_length() - 1 for c in machine.cache], np.int64),
-        sets,
-        np.cumsum(total) - total,
-        private,
-        np.array([c.fill == "victim" for c in machine.cache], np.int64),
-        np.array([c.inclusive for c in machine.cache], np.int64),
-        np.array([*(c.latency_cycles for c in machine.cache), machine.memory.latency_cycles], np.int64),
-        _make(np.repeat(ways, total), np.repeat(policy, total), number, 1),
-    )
+    levels = np.zeros((len(found) + 1, FIELDS), np.int64)
+    for row, cache, count, base in zip(levels[:-1], found, sets, np.cumsum(total) - total, strict=True):
+        line_shift = cache.line_bytes.bit_length() - 1
+        victim = cache.fill == "victim"
+        row[:] = line_shift, count, base, not cache.shared, victim, cache.inclusive, cache.latency_cycles
+    levels[-1, LATENCY] = machine.memory.latency_cycles
+    ways = np.repeat(np.array([c.ways for c in found], np.int64), total)
+    number = np.concatenate([np.zeros(0, np.int64), *map(np.arange, total)])
+    return levels, _make(ways, np.repeat(_policy([c.policy for c in found]), total), number, 1)
 
 
 def power_on(machine: Machine, tables: Tables, levels: int, cpus: int) -> State:
