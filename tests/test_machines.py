@@ -290,6 +290,15 @@ def test_a_source_stands_before_the_presets_and_its_confidence_is_not_inherited(
     assert "hit_cycles" not in stlb.assumed
 
 
+def test_the_files_of_the_documentation_are_machines(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "machines.md").read_text()
+    extending, whole = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "extending.toml").write_text(extending)
+    (tmp_path / "whole.toml").write_text(whole)
+    assert named(read(tmp_path / "extending.toml"), "STLB").ways == 6
+    assert read(tmp_path / "whole.toml").geometry == "riscv-sv39"
+
+
 def test_guest_presets_are_their_hosts_processor():
     for name, leaf in (("amd-zen3-milan", "4K"), ("intel-sapphire-rapids", "2M")):
         guest, native = load(f"{name}-guest"), load(name)
