@@ -62,3 +62,16 @@ def rehash(table: Table, count: int) -> None:
     """Enter the first `count` pages into the empty slots of a new table."""
     for number in range(count):
         table.slot[_slot(table.page[number], table)] = number
+
+
+@jit
+def tally(
+    page: NDArray[np.int64], kind: NDArray[np.uint8], count: NDArray[np.int64], runs: int, last: int
+) -> tuple[int, int]:
+    """Count records by page and kind (0 load, 1 store, 2 fetch); gives back runs and the last data page."""
+    for i in range(len(page)):
+        count[page[i], kind[i]] += 1
+        if kind[i] < 2 and page[i] != last:
+            runs += 1
+            last = page[i]
+    return runs, last

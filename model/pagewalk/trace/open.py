@@ -8,6 +8,8 @@ from pagewalk.trace.readers import READERS
 from pagewalk.trace.sample import sample_path
 from pagewalk.trace.store import columns
 from pagewalk.trace.store.read import open_folder
+from pagewalk.trace.synth.generate import generated
+from pagewalk.trace.synth.spec import parse
 from pagewalk.trace.trace import Trace
 
 HEAD_BYTES = 4096
@@ -21,7 +23,7 @@ def open_trace(path: str | Path) -> Trace:
     ----------
     path : str or Path
         A trace folder, a file of a format in `pagewalk.trace.readers.READERS`, or ``sample:NAME`` for one
-        that comes with the package.
+        that comes with the package, or ``synth:KIND?FIELD=VALUE&...`` for a synthetic one.
 
     Returns
     -------
@@ -34,6 +36,8 @@ def open_trace(path: str | Path) -> Trace:
     """
     if str(path).startswith("sample:"):
         return open_folder(sample_path(str(path).removeprefix("sample:")))
+    if str(path).startswith("synth:"):
+        return encoded(generated(parse(str(path).removeprefix("synth:"))))
     path = Path(path)
     try:
         if path.is_dir():

@@ -135,7 +135,12 @@ def write_trace(
 
 
 def write_stream(
-    chunks: Iterable[RawChunk], target: Path, *, source: str = "", about: dict[str, object] | None = None
+    chunks: Iterable[RawChunk],
+    target: Path,
+    *,
+    source: str = "",
+    about: dict[str, object] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
     """Write accesses that come only once, and whose number nobody knows yet, as a new trace folder.
 
@@ -147,6 +152,8 @@ def write_stream(
         Must not exist.
     source, about
         Where the trace came from, and the recorder's words.
+    progress : callable, optional
+        Called with the number of records written since the last call.
 
     Raises
     ------
@@ -175,6 +182,8 @@ def write_stream(
                 if dictionary.count > NARROW and writers["page"].dtype.itemsize == 2:
                     writers["page"] = writers["page"].widened("<u4")
                 _append(pool, writers, chunk)
+                if progress is not None:
+                    progress(len(page))
                 if raw.cpu is not None:
                     cpus = max(cpus, 1 + int(raw.cpu.max(initial=0)))
         np.save(folder / "pages.npy", dictionary.pages)
@@ -204,12 +213,21 @@ def _write_meta(
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
 
+def new_target(target: Path) -> None:
+    """Refuse a target that exists.
+
+    Raises
+    ------
+    BadInput
+    """
+    if target.exists() or target.is_symlink():
+        raise BadInput(target, "exists already", "name another, or remove it")
+
+
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A folder beside the target, which gets the target's name if all goes well, and else disappears."""
-    mend = "name a new folder where you may write"
-    if target.exists() or target.is_symlink():
-        raise BadInput(target, "exists already", "name another, or remove it")
+    new_target(target)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         partial.mkdir()
@@ -220,4 +238,4 @@ def _new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     except OSError as error:
-        raise BadInput(target, f"cannot be written: {error.strerror}", mend) from None
+        raise BadInput(target, f"cannot be written: {error.strerror}", "name another folder") from None

@@ -1,0 +1,136 @@
+"""trace info, trace convert, trace synth."""
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from pagewalk.cli.progress import progress
+from pagewalk.errors import BadInput
+from pagewalk.files import write_whole
+from pagewalk.trace.synth.kinds import KINDS
+from pagewalk.trace.synth.spec import fields, make
+
+
+@click.group(no_args_is_help=False)
+def trace() -> None:
+    """Look at, convert and make traces.
+
+    A trace is a trace folder, a .npy file of uint64 addresses, sample:NAME, or
+    synth:KIND?FIELD=VALUE&...
+    """
+
+
+def _announce_compiling() -> None:
+    from pagewalk.kernels import _jit
+
+    if not _jit.WARM:
+        print("compiling kernels (once)", file=sys.stderr)
+
+
+@trace.command()
+@click.argument("trace")
+@click.option("--json", "json_file", metavar="FILE", help="Write it as JSON; - is standard output.")
+def info(trace: str, json_file: str | None) -> None:
+    """Print what TRACE is: accesses, pages, where they lie, size on disk."""
+    import msgspec
+
+    from pagewalk.linux.layout import read_layout
+    from pagewalk.report.traces import information, show
+    from pagewalk.trace.open import open_trace
+
+    _announce_compiling()
+    opened = open_trace(trace)
+    folder = opened.origin
+    layout = read_layout(folder) if folder is not None and folder.is_dir() else None
+    with progress("reading", opened.accesses) as advance:
+        found = information(opened, layout, advance)
+    encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+    if json_file == "-":
+        sys.stdout.buffer.write(encoded)
+        return
+    if json_file:
+        write_whole(Path(json_file), encoded)
+    show(found)
+
+
+@trace.command()
+@click.argument("trace", metavar="IN")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--records", metavar="A:B", help="Only records A up to B (exclusive), counted from 0.")
+@click.option("--plain", is_flag=True, help="Columns as .npy, not .npy.zst: larger, for memory-mapping.")
+def convert(trace: str, out: Path, records: str | None, plain: bool) -> None:
+    """Write the trace IN as a new trace folder OUT, with the layout that lies beside it."""
+    from pagewalk.trace.open import open_trace
+    from pagewalk.trace.store.write import new_target, write_trace
+    from pagewalk.trace.trace import cut
+
+    new_target(out)
+    _announce_compiling()
+    opened = open_trace(trace)
+    source = f"{opened.name}, sha256 {opened.digest()}"
+    if records is not None:
+        bounds = re.fullmatch(r"(\d{0,18}):(\d{0,18})", records)
+        if bounds is None:
+            raise BadInput("--records", f"{records!r} is no range", "write A:B, as 0:1000000")
+        opened = cut(opened, int(bounds[1] or 0), int(bounds[2] or opened.accesses))
+        source = f"records {records} of {source}"
+    with progress("writing", opened.accesses) as advance:
+        write_trace(opened, out, compress=not plain, source=source, progress=advance)
+    _written(out)
+
+
+@trace.group(no_args_is_help=False)
+def synth() -> None:
+    """Make a synthetic trace."""
+
+
+def _synth_command(name: str) -> click.Command:
+    described = fields(KINDS[name])
+
+    def make_trace(out: Path, **given: str | tuple[str, ...] | None) -> None:
+        from pagewalk.trace.store.write import new_target, write_stream
+        from pagewalk.trace.synth.generate import generated
+
+        new_target(out)
+        kind = make(name, {key: value for key, value in given.items() if value})
+        _announce_compiling()
+        raw = generated(kind)
+        with progress("making", kind.accesses) as advance:
+            write_stream(raw.read(1 << 20), out, about=raw.about, progress=advance)
+        _written(out)
+
+    options = [
+        click.Option(
+            [f"--{field.replace('_', '-')}", field],
+            multiple=field == "part",
+            metavar=(about.extra or {}).get("unit", "VALUE").upper(),
+            help=f"{about.description}  [default: {_default(name, field)}]",
+        )
+        for field, (_, about) in described.items()
+    ]
+    out = click.Argument(["out"], type=click.Path(path_type=Path))
+    return click.Command(name, callback=make_trace, params=[out, *options], help=KINDS[name].__doc__)
+
+
+def _default(name: str, field: str) -> str:
+    value = getattr(KINDS[name](), field)
+    if isinstance(value, tuple):
+        return " ".join(value)
+    unit = (fields(KINDS[name])[field][1].extra or {}).get("unit")
+    if unit == "address":
+        return hex(value)
+    if unit == "bytes" and value % 1024 == 0:
+        scale = min(3, (value & -value).bit_length() // 10)
+        return f"{value >> 10 * scale}{' KMG'[scale]}".replace(" ", "")
+    return str(value)
+
+
+for _name in KINDS:
+    synth.add_command(_synth_command(_name))
+
+
+def _written(out: Path) -> None:
+    size = sum(file.stat().st_size for file in out.iterdir())
+    click.echo(f"{out}: {size:,} bytes\nNext: pagewalk trace info {out}", err=True)

@@ -1,0 +1,1 @@
+"""Synthetic traces: kinds as data, their spelling, and the accesses they stand for."""
