@@ -123,6 +123,7 @@ BAD = [
     (SKYLAKE + "clock_ghz = -1", "clock_ghz", "no clock"),
     (SKYLAKE + "clock_ghz = 2_100", "clock_ghz", "up to 20"),
     (SKYLAKE + '[guest]\nhost_leaf = "8K"', "guest.host_leaf", "1G, 2M, 4K"),
+    ('extends = "ibm-power9"\n[guest]\nhost_leaf = "4K"', "guest.host_leaf", "base page, 64K"),
     (SKYLAKE + "[guest]\nhost_levels = 9", "guest.host_levels", "out of range"),
     (SKYLAKE + "[guest]\nnested_entries = 16\nnested_ways = 3", "guest.nested_ways", "divisor"),
     (SKYLAKE + "[[guest.host_psc]]\nnaem = 1", "guest.host_psc[0].naem", "did you mean name?"),

@@ -106,8 +106,12 @@ def faults(machine: Machine) -> Iterator[Fault]:
     for key, tlb in _listed("tlb", machine.tlb):
         yield from _tlb(key, tlb)
     yield from _levels(machine)
-    yield from _pscs("psc", machine.psc, GEOMETRIES[machine.geometry][1])
+    base, levels = GEOMETRIES[machine.geometry]
+    yield from _pscs("psc", machine.psc, levels)
     if guest := machine.guest:
+        if SIZES[guest.host_leaf] < SIZES[base]:
+            what = f"{guest.host_leaf} is smaller than the guest's base page, {base}"
+            yield "guest.host_leaf", what, "give a larger one, or another geometry"
         yield from _pscs("guest.host_psc", guest.host_psc, guest.host_levels)
         yield from _array("guest.nested_ways", guest.nested_entries, guest.nested_ways, "lru")
     yield from _caches(machine)
