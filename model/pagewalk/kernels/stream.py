@@ -30,7 +30,7 @@ def units(
         Unit, kind and CPU of the access before; kept over calls.
     touched : ndarray of int64
         Accesses of each distinct page are added.
-    unit, kind, cpu_out : ndarray of int32, uint8, uint8
+    unit, kind, cpu_out : ndarray of int32, int64, int64
         The accesses that remain.
     at, record : ndarray of int64
         Their positions among the accesses, and among the records, of this call.

@@ -100,8 +100,8 @@ class _Stream(NamedTuple):
     """Accesses of one chunk, runs of one unit taken as one; parallel arrays, written anew for each chunk."""
 
     unit: NDArray[np.int32]
-    kind: NDArray[np.uint8]
-    cpu: NDArray[np.uint8]
+    kind: NDArray[np.int64]
+    cpu: NDArray[np.int64]
     at: NDArray[np.int64]
     """Position among the accesses of the chunk."""
     record: NDArray[np.int64]
@@ -122,7 +122,7 @@ class Run:
         self.size = min(size, max(trace.accesses, 1))
         room = (self.size + 1,)
         self.stream = _Stream(
-            *(np.empty(room, kind) for kind in (np.int32, np.uint8, np.uint8, np.int64, np.int64))
+            *(np.empty(room, kind) for kind in (np.int32, np.int64, np.int64, np.int64, np.int64))
         )
         self.missed = np.empty(room, np.int64), np.empty(room, np.int64)
         self.kinds_differ = fetches or _kinds_differ(self.tables)

@@ -159,7 +159,7 @@ def _walk(run: Run, unit: int, cpu: int) -> list[Step]:
         if hit:
             break
     address, level = np.empty(MAX_READS, np.int64), np.empty(MAX_READS, np.int8)
-    on_cpu, ends = np.full(1, cpu, np.uint8), np.empty(1, np.int64)
+    on_cpu, ends = np.full(1, cpu, np.int64), np.empty(1, np.int64)
     units = np.full(1, unit, np.int32)
     reads = walk(units, on_cpu, state.tables, state.host, ends, address, level, tally.psc_hits, tally.by_refs)
     if machine.walker.start_cycles:

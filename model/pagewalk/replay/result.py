@@ -69,7 +69,7 @@ class Replay(Struct, frozen=True, kw_only=True):
         Walk cycles by the level of the table that was read: "PTE", "PDE", "PDPTE", "PML4E", "PML5E", "host".
     caches : dict of str to dict of str to int
         For each data cache and "memory": data_hits, data_misses, walk_hits, walk_misses,
-        data_evicted_by_walks, walks_evicted_by_data. In walks-only mode the data_ figures are 0.
+        data_evicted_by_walks, walks_evicted_by_data. In walks-only mode the ``data_`` figures are 0.
     cache_mode : str
         "walks-only" or "full".
     by_region : list of RegionCost

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pagewalk.hardware.machine import Machine, Psc
-from pagewalk.replay.tables import HOST_TABLES_AT, SIZES, LevelTable, Tables
+from pagewalk.hardware.machine import SIZES, Machine, Psc
+from pagewalk.replay.tables import HOST_TABLES_AT, LevelTable, Tables
 
 MAX_READS = 64
 """More than any walk makes: 35 for five levels on five."""

@@ -11,26 +11,13 @@ from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
 from pagewalk.hardware.index import evaluate, set_index
-from pagewalk.hardware.machine import Machine, Psc, Tlb
+from pagewalk.hardware.machine import SIZES, Machine, Psc, Tlb
 from pagewalk.linux.geometry import Geometry
 from pagewalk.linux.mapping import Mapping
 
 KINDS = ("load", "store", "fetch")
 INCLUSIONS = ("none", "inclusive", "exclusive")
 """In the order of the kernel's numbers."""
-SIZES = {
-    "4K": 12,
-    "16K": 14,
-    "64K": 16,
-    "2M": 21,
-    "4M": 22,
-    "16M": 24,
-    "32M": 25,
-    "512M": 29,
-    "1G": 30,
-    "16G": 34,
-}
-"""Names of leaf sizes in machine files -> log2 of bytes."""
 TABLES_AT = 1 << 58
 """Physical address of the first page-table page. Ours: no recording says where tables lay."""
 HOST_TABLES_AT = 1 << 60

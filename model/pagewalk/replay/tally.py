@@ -3,11 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pagewalk.hardware.machine import Machine
+from pagewalk.hardware.machine import SIZES, Machine
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.result import RegionCost, Replay, Windows
 from pagewalk.replay.state import MAX_READS
-from pagewalk.replay.tables import SIZES
 
 WINDOWS = 200
 """Points of the time series."""
