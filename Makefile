@@ -21,6 +21,9 @@ lint: $(VENV)/.lint       ## format, style, types, floors
 docs: $(VENV)/.docs       ## the documentation as HTML, in docs/_build
 	$(BIN)/sphinx-build -q -W docs docs/_build
 
+figures: $(READY)         ## the pictures and tables of README and docs, anew
+	$(BIN)/python tools/figures.py
+
 bench: $(VENV)/.bench     ## check the asv suite, then run it once here
 	$(BIN)/asv machine --yes
 	$(BIN)/asv check --python=same

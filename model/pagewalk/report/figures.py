@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CALLERS, LEAST = 14, 0.01
 """Callers drawn at most, and their least share of the largest one; the rest are added up."""
 
+_OVER_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+
 _SCALES = ((10**9, "billions of "), (10**6, "millions of "), (10**3, "thousands of "), (1, ""))
 
 _SHOWN = ("L1 DTLB misses", "page walks", "walk references", "walk cycles", "exposed cycles")
@@ -169,35 +171,44 @@ def anatomy(result: Result, machine: str) -> Figure:
 
 
 def machines(result: Result) -> Figure:
-    """Walk cycles under two mappings on every machine, the costliest machine first."""
+    """Walk cycles, and all waiting, under two mappings on every machine; the costliest machine first."""
     pairs = sorted(comparisons(result), key=lambda pair: -max(pair.walk_rates))
-    rates = [pair.walk_rates for pair in pairs]
+    with style.drawing():
+        figure = style.canvas(words.verdict_of_all(pairs), _about(result), 0.8 + 0.3 * len(pairs))
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, key in zip(panels, ("walk", "exposed"), strict=True):
+            counts = [(pair.before.cycles.get(key, 0), pair.after.cycles.get(key, 0)) for pair in pairs]
+            ends = [pair.rates(both) for pair, both in zip(pairs, counts, strict=True)]
+            _dumbbells(axes, pairs, ends)
+            axes.set_title(f"{key} cycles per 1000 accesses", size=9, loc="left", color=style.QUIET)
+        panels[0].set_yticks(range(len(pairs)), [words.shorten(pair.after.machine, 30) for pair in pairs])
+        panels[0].set_ylim(len(pairs) - 0.5, -1.0)
+    return figure
+
+
+def _dumbbells(axes: Axes, pairs: Sequence[Comparison], rates: Sequence[tuple[float, float]]) -> None:
+    """A row for each pair: a dot for each mapping, a line between them, the change at the right."""
     most = max(max(ends) for ends in rates)
     decimals = words.decimals(rate for ends in rates for rate in ends)
-    with style.drawing():
-        figure = style.canvas(words.verdict_of_all(pairs), _about(result), 0.7 + 0.3 * len(pairs))
-        axes = figure.subplots()
-        for row, (pair, ends) in enumerate(zip(pairs, rates, strict=True)):
-            axes.plot(ends, (row, row), color=style.RULE, linewidth=3, zorder=1, solid_capstyle="butt")
-            for replay, rate, other in ((pair.before, *ends), (pair.after, *ends[::-1])):
-                name = replay.mapping if row == 0 else ""
-                on_left = rate < other or (rate == other and replay is pair.after)
-                value = words.number(rate, decimals)
-                axes.plot(rate, row, "o", color=style.hue(replay.mapping), markersize=7, zorder=2)
-                axes.annotate(f"{name}  {value}".strip() if on_left else f"{value}  {name}".strip(),
-                              (rate, row), (-8 if on_left else 8, 0), textcoords="offset points",
-                              ha="right" if on_left else "left", va="center", size=8,
-                              color=style.hue(replay.mapping))  # fmt: skip
-            axes.text(1.0, row, words.relative(*ends), transform=axes.get_yaxis_transform(),
-                      size=8.5, ha="right", va="center")  # fmt: skip
-        axes.set_yticks(range(len(pairs)), [words.shorten(pair.after.machine, 40) for pair in pairs])
-        axes.set_ylim(len(pairs) - 0.5, -0.5)
-        room = 0.14 * most if min(map(min, rates)) < 0.14 * most else 0.0
-        axes.set_xlim(-room, 1.25 * most or 1)
-        axes.set_xticks([])
-        axes.set_xlabel("walk cycles per 1000 accesses", loc="left")
-        style.bare(axes)
-    return figure
+    style.bare(axes)
+    for row, (pair, ends) in enumerate(zip(pairs, rates, strict=True)):
+        axes.plot(ends, (row, row), color=style.RULE, linewidth=3, zorder=1, solid_capstyle="butt")
+        for replay, rate, other in ((pair.before, *ends), (pair.after, *ends[::-1])):
+            on_left = rate < other or (rate == other and replay is pair.after)
+            side, colour = "right" if on_left else "left", style.hue(replay.mapping)
+            axes.plot(rate, row, "o", color=colour, markersize=7, zorder=4)
+            axes.annotate(words.number(rate, decimals), (rate, row), (-8 if on_left else 8, 0),
+                          textcoords="offset points", ha=side, va="center", zorder=4, size=8,
+                          color=colour, bbox=_OVER_LINES)  # fmt: skip
+            if row == 0:
+                axes.annotate(replay.mapping, (rate, row), (3 if on_left else -3, 8), size=8, ha=side,
+                              textcoords="offset points", color=colour, weight="bold", zorder=4,
+                              bbox=_OVER_LINES)  # fmt: skip
+        axes.text(1.0, row, words.relative(*ends), transform=axes.get_yaxis_transform(),
+                  size=8.5, ha="right", va="center")  # fmt: skip
+    near_zero = min(map(min, rates)) < 0.2 * most
+    axes.set_xlim(-0.2 * most if near_zero else 0.0, 1.45 * most or 1)
+    axes.set_xticks([])
 
 
 def _pair(result: Result, machine: str) -> Comparison:

@@ -66,8 +66,9 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
         yield ""
         yield f"[bold]{escape(chr(10).join(sentences))}[/]"
     if len(machines) > 1:
-        yield ""
-        yield _machines(machines)
+        for key in ("walk", "exposed"):
+            yield ""
+            yield _machines(machines, key)
     if len(machines) <= DETAILED:
         pairs = {comparison.after.machine: comparison for comparison in found}
         for machine, replays in machines.items():
@@ -164,16 +165,12 @@ def _caller_row(
     )
 
 
-def _machines(machines: dict[str, list[Replay]]) -> Table:
-    """One row for each machine and mapping: the figures that decide."""
+def _machines(machines: dict[str, list[Replay]], key: str) -> Table:
+    """One row for each machine: cycles of one kind under its mappings."""
     names = list(dict.fromkeys(replay.mapping for replays in machines.values() for replay in replays))
-    table = _table("walk cycles per 1000 accesses", *names, *(["change"] if len(names) > 1 else []))
+    table = _table(f"{key} cycles per 1000 accesses", *names, *(["change"] if len(names) > 1 else []))
     for machine, replays in machines.items():
-        by_name = {replay.mapping: replay for replay in replays}
-        rates = {
-            name: per_1000(replay.cycles.get("walk", 0), replay.counts.get("accesses", 0))
-            for name, replay in by_name.items()
-        }
+        rates = {r.mapping: per_1000(r.cycles.get(key, 0), r.counts.get("accesses", 0)) for r in replays}
         places = words.decimals(rates.values())
         cells = [words.number(rates[name], places) if name in rates else "" for name in names]
         if len(names) > 1:

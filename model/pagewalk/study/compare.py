@@ -135,7 +135,7 @@ def measures(replays: Sequence[Replay]) -> tuple[Measure, ...]:
         memory("page tables", "page_tables"),
         memory("rounding waste", "rounding_waste"),
         memory("STLB reach", "stlb_reach"),
-        memory("touched memory it holds", "stlb_holds"),
+        memory("touched memory in reach", "stlb_holds"),
     ]
     return tuple(measure for measure in found if measure is not None)
 

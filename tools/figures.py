@@ -1,0 +1,68 @@
+"""Make the pictures in docs/images and the tables of README.md and docs/results.md anew.
+
+    python tools/figures.py
+
+All come from the packaged kernel trace: the first from the scenario that ``pagewalk run`` runs, the second
+from the same trace on the server presets of x86-64. A table stands between two comment lines that name it.
+"""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from pagewalk.hardware.load import load
+from pagewalk.replay.result import Result
+from pagewalk.report.figures import save_all
+from pagewalk.report.tables import text
+from pagewalk.study.replays import replays, result, subject
+from pagewalk.study.scenario import DEFAULT, read
+
+ROOT = Path(__file__).parent.parent
+PROCESSORS = (
+    "intel-skylake-sp", "intel-ice-lake-sp", "intel-sapphire-rapids", "intel-granite-rapids",
+    "amd-zen2-rome", "amd-zen3-milan", "amd-zen4-genoa", "amd-zen5-turin",
+)  # fmt: skip
+
+
+def main() -> None:
+    one, many = of_scenario(), of_scenario(PROCESSORS)
+    pictures(one, ("misses", "callers", "time", "anatomy"))
+    pictures(many, ("machines",))
+    tables = {"run": text(one), "answer": answer(one), "machines": text(many)}
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        page.write_text(with_tables(page.read_text(), tables))
+
+
+def of_scenario(machines: tuple[str, ...] = ()) -> Result:
+    """Run the default scenario, on other machines than its own if any are named."""
+    scenario = read(DEFAULT)
+    opened, loaded = subject(scenario.trace), [load(name) for name in machines or scenario.machines]
+    return result(opened, loaded, replays(opened, loaded, scenario.mappings))
+
+
+def answer(found: Result) -> str:
+    """The first table alone: what stands above where the walk references were found."""
+    return text(found).partition("\nwalk references found")[0]
+
+
+def pictures(found: Result, names: tuple[str, ...]) -> None:
+    """Write the named figures to docs/images as PNG."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_all(found, Path(folder))
+        for name in names:
+            shutil.copyfile(Path(folder) / f"{name}.png", ROOT / "docs" / "images" / f"{name}.png")
+
+
+def with_tables(page: str, tables: dict[str, str]) -> str:
+    """Put each table between its lines ``<!-- table NAME -->`` and ``<!-- end -->``, where there are any."""
+    for name, table in tables.items():
+        block = f"<!-- table {name} -->\n```text\n{table}```\n<!-- end -->"
+        page = re.sub(
+            rf"<!-- table {name} -->\n.*?<!-- end -->", lambda _, block=block: block, page, flags=re.S
+        )
+    return page
+
+
+if __name__ == "__main__":
+    main()
