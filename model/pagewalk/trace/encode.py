@@ -23,6 +23,10 @@ class RawChunk(NamedTuple):
     flags: NDArray[np.uint8] | None = None
     """Bits as in `pagewalk.trace.trace`."""
     cpu: NDArray[np.uint8] | None = None
+    space: NDArray[np.uint16] | None = None
+    """Address space of each access, as in `Trace.spaces`."""
+    events: NDArray[np.void] | None = None
+    """As in `Trace.events`, but `position` counts from the chunk's first access."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,39 @@ class Raw:
 
 
 class Dictionary:
-    """Distinct page numbers, numbered in the order of their first appearance. It grows as it is used."""
+    """Distinct pages of each address space, numbered as they first appear. It grows as it is used."""
+
+    def __init__(self) -> None:
+        self._pages, self._spaced = _Numbers(), _Numbers()
+
+    @property
+    def count(self) -> int:
+        """How many there are so far."""
+        return self._spaced.count or self._pages.count
+
+    @property
+    def pages(self) -> NDArray[np.uint64]:
+        """The page numbers so far; uint64, shape (count,)."""
+        pages = self._pages.keys.view(np.uint64)
+        return pages[self._spaced.keys & 0xFFFFFFFF] if self._spaced.count else pages
+
+    @property
+    def spaces(self) -> NDArray[np.uint16] | None:
+        """The address space of each; uint16, shape (count,). None if none was given."""
+        return (self._spaced.keys >> 32).astype(np.uint16) if self._spaced.count else None
+
+    def encode(
+        self, address: NDArray[np.uint64], space: NDArray[np.uint16] | None = None
+    ) -> NDArray[np.uint32]:
+        """Number the page of each address; new pages are added. Give spaces always or never."""
+        number = self._pages.encode((address >> np.uint64(PAGE_SHIFT)).view(np.int64))
+        if space is None:
+            return number
+        return self._spaced.encode(number.astype(np.int64) | space.astype(np.int64) << 32)
+
+
+class _Numbers:
+    """Distinct keys from 0 to 2**52 - 1, numbered in the order of their first appearance."""
 
     def __init__(self) -> None:
         from pagewalk.kernels.encode import FREE, Table
@@ -61,21 +97,20 @@ class Dictionary:
         self._table = Table(np.full(1 << 11, FREE, np.int32), np.empty(1 << 10, np.int64))
 
     @property
-    def pages(self) -> NDArray[np.uint64]:
-        """The page numbers so far; uint64, shape (count,)."""
-        return self._table.page[: self.count].astype(np.uint64)
+    def keys(self) -> NDArray[np.int64]:
+        """The keys so far, by number; int64, shape (count,)."""
+        return self._table.page[: self.count].copy()
 
-    def encode(self, address: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """Number the page of each address; new pages are added."""
+    def encode(self, key: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Number each key; new ones are added."""
         from pagewalk.kernels.encode import encode
 
-        page = (address >> np.uint64(PAGE_SHIFT)).view(np.int64)
-        out = np.empty(len(page), np.uint32)
+        out = np.empty(len(key), np.uint32)
         done = 0
-        while done < len(page):
-            more, self.count = encode(page[done:], self._table, self.count, out[done:])
+        while done < len(key):
+            more, self.count = encode(key[done:], self._table, self.count, out[done:])
             done += more
-            if done < len(page):
+            if done < len(key):
                 self._grow()
         return out
 
@@ -88,6 +123,25 @@ class Dictionary:
         rehash(self._table, self.count)
 
 
+class Events:
+    """The events of chunks that come one after the other."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.void]] = []
+
+    def add(self, events: NDArray[np.void] | None, start: int) -> None:
+        """Add those of the chunk that begins at record `start`."""
+        if events is not None and len(events):
+            moved = events.copy()
+            moved["position"] += np.uint64(start)
+            self._parts.append(moved)
+
+    @property
+    def all(self) -> NDArray[np.void] | None:
+        """All of them, with positions in the trace; None if there are none."""
+        return np.concatenate(self._parts) if self._parts else None
+
+
 def encoded(raw: Raw) -> Trace:
     """Make a trace of a raw one, reading it once to find its pages and never holding it.
 
@@ -96,9 +150,10 @@ def encoded(raw: Raw) -> Trace:
     BadInput
         If it cannot be read, or (while it is read again) is not what it was.
     """
-    dictionary, accesses, cpus = Dictionary(), 0, 1
+    dictionary, accesses, cpus, events = Dictionary(), 0, 1, Events()
     for part in raw.read(CHUNK):
-        dictionary.encode(part.address)
+        dictionary.encode(part.address, part.space)
+        events.add(part.events, accesses)
         accesses += len(part.address)
         if part.cpu is not None and len(part.cpu):
             cpus = max(cpus, int(part.cpu.max()) + 1)
@@ -107,7 +162,7 @@ def encoded(raw: Raw) -> Trace:
     def read(wanted: frozenset[str], size: int) -> Iterator[Chunk]:
         start = 0
         for part in raw.read(size):
-            page = dictionary.encode(part.address)
+            page = dictionary.encode(part.address, part.space)
             start += len(page)
             if dictionary.count != len(pages) or start > accesses:
                 break
@@ -129,6 +184,8 @@ def encoded(raw: Raw) -> Trace:
         accesses=accesses,
         read=read,
         columns=raw.columns | {"offset"},
+        spaces=dictionary.spaces,
+        events=events.all,
         cpus=cpus,
         page_shift=PAGE_SHIFT,
         origin=raw.origin,

@@ -3,7 +3,7 @@
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +14,7 @@ import zstandard
 
 from pagewalk import __version__
 from pagewalk.errors import BadInput
-from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, RawChunk
+from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, Events, RawChunk
 from pagewalk.trace.store import columns
 from pagewalk.trace.store.columns import Array
 from pagewalk.trace.store.read import BESIDE, OPTIONAL, SCHEMA, column_files
@@ -124,9 +124,7 @@ def write_trace(
                 if progress is not None:
                     progress(len(chunk.page))
         tables = {"pages": trace.pages, "spaces": trace.spaces, "events": trace.events}
-        for name, table in tables.items():
-            if table is not None:
-                np.save(folder / f"{name}.npy", table)
+        _save_tables(folder, tables)
         if trace.origin is not None and trace.origin.is_dir():
             for name in BESIDE:
                 if (beside := columns.find(trace.origin, name)) is not None:
@@ -140,6 +138,7 @@ def write_stream(
     *,
     source: str = "",
     about: dict[str, object] | None = None,
+    beside: Mapping[str, bytes] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Write accesses that come only once, and whose number nobody knows yet, as a new trace folder.
@@ -152,6 +151,8 @@ def write_stream(
         Must not exist.
     source, about
         Where the trace came from, and the recorder's words.
+    beside : mapping of str to bytes, optional
+        Files of a layout to put beside the columns; looked at when the last access has come.
     progress : callable, optional
         Called with the number of records written since the last call.
 
@@ -160,7 +161,7 @@ def write_stream(
     BadInput
         If `target` exists or cannot be written. Nothing is left then.
     """
-    dictionary, cpus = Dictionary(), 1
+    dictionary, cpus, records, events = Dictionary(), 1, 0, Events()
     with _new_folder(target) as folder:
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(len(OPTIONAL) + 1))
@@ -172,7 +173,9 @@ def write_stream(
                     writer.close()
 
             for raw in chunks:
-                page = dictionary.encode(raw.address)
+                page = dictionary.encode(raw.address, raw.space)
+                events.add(raw.events, records)
+                records += len(page)
                 offset = (raw.address & np.uint64((1 << PAGE_SHIFT) - 1)).astype(np.uint16)
                 chunk = Chunk(0, page, offset, raw.flags, raw.cpu)
                 for name in ("page", *OPTIONAL):
@@ -186,9 +189,17 @@ def write_stream(
                     progress(len(page))
                 if raw.cpu is not None:
                     cpus = max(cpus, 1 + int(raw.cpu.max(initial=0)))
-        np.save(folder / "pages.npy", dictionary.pages)
-        records = writers["page"].count if writers else 0
+        tables = {"pages": dictionary.pages, "spaces": dictionary.spaces, "events": events.all}
+        _save_tables(folder, tables)
+        for name, content in (beside or {}).items():
+            (folder / name).write_bytes(content)
         _write_meta(folder, records, PAGE_SHIFT, cpus, source, about)
+
+
+def _save_tables(folder: Path, tables: Mapping[str, Array | None]) -> None:
+    for name, table in tables.items():
+        if table is not None:
+            np.save(folder / f"{name}.npy", table)
 
 
 def _append(pool: ThreadPoolExecutor, writers: dict[str, ColumnWriter], chunk: Chunk) -> None:
