@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.linux.geometry import Geometry
-from pagewalk.linux.layout import PHYSICAL_BITS, Layout
+from pagewalk.linux.layout import PHYSICAL_BITS, UNKNOWN_FRAME, Layout
 
 MEMORY_BITS = 36
 """Frames that we choose are scattered over 64 GiB, or over four times what they need: how far apart they lie
@@ -23,15 +23,18 @@ class Recorded(NamedTuple):
     ----------
     found : ndarray of bool
         A leaf maps the page.
+    framed : ndarray of bool
+        Its frame is known.
     shift : ndarray of uint8
         log2 of the leaf's size in bytes; the base page where nothing was found.
     frame : ndarray of int64
-        -1 where nothing was found.
+        Of no meaning where it is not known.
     contiguous_shift : ndarray of uint8
         As in `pagewalk.linux.mapping.Mapping`.
     """
 
     found: NDArray[np.bool_]
+    framed: NDArray[np.bool_]
     shift: NDArray[np.uint8]
     frame: NDArray[np.int64]
     contiguous_shift: NDArray[np.uint8]
@@ -45,6 +48,7 @@ def recorded(layout: Layout, page: NDArray[np.int64]) -> Recorded:
     end = _look_up(layout.runs_end, layout.geometry, page)
     return Recorded(
         begin.found | end.found,
+        np.where(begin.found, begin.framed, end.framed),
         np.where(begin.found, begin.shift, end.shift),
         np.where(begin.found, begin.frame, end.frame),
         np.where(begin.found, begin.contiguous_shift, end.contiguous_shift),
@@ -54,20 +58,24 @@ def recorded(layout: Layout, page: NDArray[np.int64]) -> Recorded:
 def _look_up(runs: NDArray[np.void], geometry: Geometry, page: NDArray[np.int64]) -> Recorded:
     if not len(runs):
         base = np.full(len(page), geometry.base_shift, np.uint8)
-        return Recorded(np.zeros(len(page), bool), base, np.full(len(page), -1, np.int64), base)
+        none = np.zeros(len(page), bool)
+        return Recorded(none, none, base, np.zeros(len(page), np.int64), base)
     first = (runs["va"] >> np.uint64(12)).astype(np.int64)
     beyond = first + (runs["count"].astype(np.int64) << (runs["shift"].astype(np.int64) - 12))
     delta = (runs["pa"] >> np.uint64(12)).astype(np.int64) - first
     run = np.maximum(np.searchsorted(first, page, "right") - 1, 0)
     first, beyond, delta = first[run], beyond[run], delta[run]
     found = (first <= page) & (page < beyond)
+    framed = found & (runs["pa"][run] != UNKNOWN_FRAME)
     shift = np.where(found, runs["shift"][run], geometry.base_shift).astype(np.uint8)
     contiguous_shift = shift.copy()
     for order in range(1, int(np.max(beyond - first)).bit_length()):
         block = page >> order << order
-        fits = found & (block >= first) & (block + (1 << order) <= beyond) & (delta & ((1 << order) - 1) == 0)
+        fits = (
+            framed & (block >= first) & (block + (1 << order) <= beyond) & (delta & ((1 << order) - 1) == 0)
+        )
         contiguous_shift = np.where(fits, np.maximum(contiguous_shift, order + 12), contiguous_shift)
-    return Recorded(found, shift, np.where(found, page + delta, -1), contiguous_shift.astype(np.uint8))
+    return Recorded(found, framed, shift, page + delta, contiguous_shift.astype(np.uint8))
 
 
 def scattered_frames(

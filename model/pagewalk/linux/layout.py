@@ -30,6 +30,9 @@ LEAF_RUN = np.dtype(
 )
 """A run of leaf entries of one size and equal permissions, contiguous in virtual and physical address."""
 
+UNKNOWN_FRAME = (1 << 64) - 1
+"""`pa` of a run whose physical address is not known."""
+
 PHYSICAL_BITS = 52
 """No architecture here has physical addresses beyond 52 bits."""
 
@@ -88,12 +91,18 @@ class Layout:
         Leaf entries of the kernel's page tables at the beginning; ascending, disjoint.
     runs_end : ndarray of LEAF_RUN
         The same at the end, for what was mapped later.
+    has_tables : bool
+        Page tables were recorded. If not, an area's leaf size is that of `Area.leaf`.
+    notes : tuple of str
+        What was assumed on the way, for people.
     """
 
     geometry: Geometry
     areas: tuple[Area, ...]
     runs: NDArray[np.void]
     runs_end: NDArray[np.void]
+    has_tables: bool = True
+    notes: tuple[str, ...] = ()
 
     def payload_bytes(self, area: Area) -> int:
         """Size of an area without its guard page (one base page, see the reference's section 3.5)."""
@@ -167,10 +176,12 @@ def check_runs(runs: NDArray[np.void], geometry: Geometry, where: object) -> NDA
     refuse(~np.isin(runs["shift"], sizes), f"shift is none of {sizes}, the leaf sizes of {geometry.name}")
     refuse(runs["count"] == 0, "count is 0")
     mask = (np.uint64(1) << shift) - np.uint64(1)
-    refuse((runs["va"] | runs["pa"]) & mask != 0, "va or pa is not aligned to the leaf size")
+    known = runs["pa"] != UNKNOWN_FRAME
+    refuse(runs["va"] & mask != 0, "va is not aligned to the leaf size")
+    refuse(known & (runs["pa"] & mask != 0), "pa is not aligned to the leaf size")
     pages = runs["count"].astype(np.uint64) << (shift - np.uint64(12))
     refuse(page + pages > 1 << 52, "the run ends above the highest address")
-    refuse(frame + pages > 1 << (PHYSICAL_BITS - 12), f"pa lies above {PHYSICAL_BITS} bits")
+    refuse(known & (frame + pages > 1 << (PHYSICAL_BITS - 12)), f"pa lies above {PHYSICAL_BITS} bits")
     refuse(page[:-1] + pages[:-1] > page[1:], "overlaps the next")
     return runs
 

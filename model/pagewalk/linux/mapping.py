@@ -3,6 +3,7 @@
 The named mappings and their rules: ``docs/mappings.md``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -206,24 +207,24 @@ def _map_layout(
 
     page = recorded_page.copy()
     page[owned] += placement.moved[owner[owned]]
-    as_recorded = _largest_leaf(geometry, was.shift)
-    no_area = ""  # the last entry, which owner -1 picks
-    shift_of = [geometry.leaf(leaf).shift if leaf else 0 for leaf in (*placement.leaf, no_area)]
-    given = np.array(shift_of, np.uint8)[owner]
-    leaf_shift = np.where(given > 0, given, as_recorded)
+    if not layout.has_tables:
+        leaves = _shifts([area.leaf or "base" for area in layout.areas], layout.geometry)
+        was = was._replace(shift=np.where(owned, leaves[owner], was.shift))
+    given = _shifts(placement.leaf, geometry)[owner]
+    leaf_shift = np.where(given > 0, given, _largest_leaf(geometry, was.shift))
     if name == "base":
         first, last = layout.geometry.vmalloc_start >> 12, layout.geometry.vmalloc_end >> 12
         leaf_shift[(first <= recorded_page) & (recorded_page < last)] = geometry.base_shift
 
-    keeps_frame = was.found & (leaf_shift == was.shift)
+    keeps_frame = was.framed & (leaf_shift == was.shift)
     if not at_home:
-        keeps_frame |= was.found & ~owned & (was.contiguous_shift >= leaf_shift)
+        keeps_frame |= was.framed & ~owned & (was.contiguous_shift >= leaf_shift)
     frame = np.where(keeps_frame, was.frame, scattered_frames(page, leaf_shift, geometry, spaces))
     stays = keeps_frame & (page == recorded_page)
     contiguous_shift = np.where(stays, np.maximum(was.contiguous_shift, leaf_shift), leaf_shift)
 
     region, regions = _regions(layout, placement, owner, recorded_page, leaf_shift, geometry)
-    notes = placement.notes
+    notes = layout.notes + placement.notes
     if not keeps_frame.all():
         notes += (CHOSEN,)
     if not at_home:
@@ -243,6 +244,11 @@ def _map_layout(
         },
         notes,
     )
+
+
+def _shifts(leaves: Sequence[str], geometry: Geometry) -> NDArray[np.uint8]:
+    """Shift of each area's leaf, 0 for ""; and at the end, where owner -1 picks it, another 0."""
+    return np.array([geometry.leaf(leaf).shift if leaf else 0 for leaf in leaves] + [0], np.uint8)
 
 
 def _largest_leaf(geometry: Geometry, shift: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,0 +1,1 @@
+"""What a running kernel tells of itself, read into plain data."""
