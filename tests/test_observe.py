@@ -13,6 +13,7 @@ from pagewalk.linux.layout import read_layout
 from pagewalk.linux.mapping import map_trace
 from pagewalk.linux.observe.events import Alloc, Free, Purge, read_events
 from pagewalk.linux.observe.events import to_layout as layout_of_events
+from pagewalk.linux.observe.layouts import read_observed_layout
 from pagewalk.linux.observe.vmallocinfo import is_huge, read_vmallocinfo, to_layout
 from pagewalk.linux.rules.releases import release
 
@@ -234,3 +235,27 @@ def test_events_that_leave_nothing(tmp_path):
     text = ALLOC.format(0, 3 * MIB, 2 * MIB, 1)
     with pytest.raises(BadInput, match="alive"):
         layout_of_events(read_events(saved(tmp_path, text)), X86, "test")
+
+
+# -- any of them
+
+
+@pytest.mark.parametrize(
+    ("name", "areas", "runs"),
+    [("perf-script-vmalloc-events-6.18.txt", 60, 0), ("page_tables-x86.txt", 0, 12)],
+)
+def test_a_layout_from_any_file(name, areas, runs):
+    layout = read_observed_layout(DATA / name, X86, release("6.18"))
+    assert (len(layout.areas) >= areas, len(layout.runs)) == (True, runs)
+
+
+def test_a_layout_from_vmallocinfo(tmp_path):
+    line = "0xffffc90000000000-0xffffc90000005000   20480 f+0x1/0x2 pages=4 vmalloc N0=4\n"
+    assert len(read_observed_layout(saved(tmp_path, line), X86, release("6.18")).areas) == 1
+    with pytest.raises(BadInput, match="hashed"):
+        read_observed_layout(SAMPLE, X86, release("6.18"))
+
+
+def test_a_file_that_is_no_layout():
+    with pytest.raises(BadInput, match="neither"):
+        read_observed_layout(DATA / "meminfo-6.18-x86_64.txt", X86, release("6.18"))
