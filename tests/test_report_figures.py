@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import fakes
 from pagewalk.errors import BadInput
+from pagewalk.replay.result import Replay
 from pagewalk.report import figures, style, words
 from pagewalk.study.compare import by_machine, comparisons
 
@@ -161,6 +162,22 @@ def test_a_folder_that_cannot_be_written_is_bad_input_and_nothing_is_left(tmp_pa
     with pytest.raises(BadInput, match="cannot be written"):
         figures.save_all(fakes.saving(), tmp_path / "file" / "figures")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_result_without_counts_is_bad_input(tmp_path, count):
+    replays = [Replay(machine="m", mapping="base", counts={}, cycles={}, memory={})] * count
+    with pytest.raises(BadInput, match="without counts"):
+        figures.save_all(fakes.result(*replays), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_accessed_and_no_region_still_draws(tmp_path):
+    nothing = {"accesses": 0, "walks": 0, "windows": 0, "regions": []}
+    result = fakes.result(
+        *(fakes.replay(m, cpu, **nothing) for cpu in "ab" for m in ("base", "pmd")), accesses=0, pages=0
+    )
+    assert len(figures.save_all(result, tmp_path)) == 2 * (1 + 2 * 3 + 1)
 
 
 def test_names_with_dollars_are_not_formulas(tmp_path):

@@ -88,6 +88,11 @@ def test_several_machines_are_ranked_by_what_they_save():
     )
 
 
+def test_several_machines_where_nothing_changes():
+    result = fakes.result(*(fakes.replay(m, cpu) for cpu in "ab" for m in ("base", "pmd")))
+    assert words.verdict_of_all(comparisons(result)) == "PMD leaves change nothing on 2 machines"
+
+
 def test_several_machines_that_all_gain_are_one_range():
     result = fakes.result(
         *(fakes.replay("base", name, cycles=1000) for name in "abc"),
@@ -139,6 +144,24 @@ def test_every_line_fits_the_terminal_and_no_figure_is_cut(make, width):
     shown = tables.text(make(), width)
     assert max(map(len, shown.splitlines())) <= width
     assert "…" not in shown
+
+
+@pytest.mark.parametrize("make", RESULTS)
+def test_a_narrow_terminal_wraps_names_and_cuts_no_figure(make):
+    wide, narrow = tables.text(make(), 120), tables.text(make(), 40)
+    assert "…" not in narrow
+    changes = re.findall(r"[-+][\d.]+ %", tables.text(make(), 80))
+    assert re.findall(r"[-+][\d.]+ %", narrow) == changes
+    assert re.findall(r"[-+][\d.]+ %", wide) == changes
+
+
+def test_a_machine_with_one_mapping_beside_one_with_two_has_no_change():
+    result = fakes.result(
+        fakes.replay("base", "a"), fakes.replay("pmd", "a", walks=9000), fakes.replay("recorded", "b")
+    )
+    rows = [line.split() for line in tables.text(result).splitlines()]
+    assert ["a", "720", "162", "-77.5", "%"] in rows
+    assert ["b", "720"] in rows
 
 
 def test_columns_are_right_aligned():

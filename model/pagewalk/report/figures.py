@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.replay.result import Replay, Result, Windows
 from pagewalk.report import style, words
@@ -201,7 +202,7 @@ def _dumbbells(axes: Axes, pairs: Sequence[Comparison], rates: Sequence[tuple[fl
                           textcoords="offset points", ha=side, va="center", zorder=4, size=8,
                           color=colour, bbox=_OVER_LINES)  # fmt: skip
             if row == 0:
-                axes.annotate(replay.mapping, (rate, row), (3 if on_left else -3, 8), size=8, ha=side,
+                axes.annotate(replay.mapping, (rate, row), (-2 if on_left else 2, 8), size=8, ha=side,
                               textcoords="offset points", color=colour, weight="bold", zorder=4,
                               bbox=_OVER_LINES)  # fmt: skip
         axes.text(1.0, row, words.relative(*ends), transform=axes.get_yaxis_transform(),
@@ -290,8 +291,10 @@ def save_all(result: Result, folder: Path) -> list[Path]:
     Raises
     ------
     BadInput
-        The folder cannot be written.
+        The folder cannot be written, or the result holds nothing to draw.
     """
+    if not all("walks" in replay.counts for replay in result.replays) or not result.replays:
+        raise BadInput(result.trace.name, "a result without counts of walks", "make it with pagewalk replay")
     names = list(by_machine(result))
     drawn: list[tuple[str, Callable[[], Figure]]] = [("misses", partial(misses, result))]
     for machine in names:

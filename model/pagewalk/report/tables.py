@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CALLERS = 8
 """Callers shown before the rest are added up."""
 
+NARROWEST = 64
+"""Columns that the tables take at least; a narrower terminal wraps lines, and no figure is cut."""
+
 DETAILED = 2
 """Machines up to which each gets its own tables; more share one table."""
 
@@ -33,11 +36,12 @@ def show(result: Result, console: Console | None = None) -> None:
     ----------
     result : Result
     console : rich.console.Console, optional
-        Where to print; it decides width and colours.
+        Where to print; it decides width and colours. A narrower one is widened to `NARROWEST`.
     """
     from rich.console import Console
 
-    console = console or Console(highlight=False, soft_wrap=False)
+    console = console or Console()
+    console.width = max(console.width, NARROWEST)
     for part in _parts(result, console.width):
         console.print(part, highlight=False)
 
@@ -97,7 +101,7 @@ def _table(first: str, *columns: str) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column(Text(first, style="bold"), overflow="ellipsis", no_wrap=True)
+    table.add_column(Text(first, style="bold"), overflow="fold")
     for name in columns:
         table.add_column(Text(name, style=_COLOURS.get(name, "")), justify="right", no_wrap=True)
     return table
@@ -145,7 +149,7 @@ def _callers(pair: Comparison, width: int) -> Table:
     shown, rest = pair.callers[:cut], pair.callers[cut:]
     places = words.decimals(rate for caller in shown for rate in pair.rates(caller.walk_cycles))
     for caller in (*shown, *([together(rest)] if rest else [])):
-        _caller_row(table, caller, pair, places, wide, width - (82 if wide else 46))
+        _caller_row(table, caller, pair, places, wide, width - (82 if wide else 48))
     return table
 
 
@@ -173,8 +177,8 @@ def _machines(machines: dict[str, list[Replay]], key: str) -> Table:
         rates = {r.mapping: per_1000(r.cycles.get(key, 0), r.counts.get("accesses", 0)) for r in replays}
         places = words.decimals(rates.values())
         cells = [words.number(rates[name], places) if name in rates else "" for name in names]
-        if len(names) > 1:
-            first, *_, last = ("base", "pmd") if {"base", "pmd"} <= rates.keys() else (*rates, *rates)
+        if len(rates) > 1:
+            first, *_, last = ("base", "pmd") if {"base", "pmd"} <= rates.keys() else rates
             cells.append(words.relative(rates[first], rates[last]))
         table.add_row(machine, *cells)
     return table

@@ -145,6 +145,8 @@ def verdict_of_all(found: Sequence[Comparison]) -> str:
     best, *_, worst = sorted(moved, key=lambda machine: moved[machine])
     subject = _capital(mapping(found[0].after.mapping))
     name = measures[best].name
+    if not any(moved.values()) and all(len(set(measure.values)) == 1 for measure in measures.values()):
+        return f"{subject} change nothing on {len(moved)} machines"
     if moved[worst] < 0 and name == measures[worst].name:
         least, most = _percent(-moved[worst]), _percent(-moved[best])
         return f"{subject} save {least} ({worst}) to {most} ({best}) of the {name} on {len(moved)} machines"
