@@ -265,6 +265,20 @@ def test_without_a_layout():
         map_trace(pages, None, "recorded")
 
 
+def test_a_freed_area_takes_no_memory():
+    """It waits for its purge: no kind, nothing mapped. Alone in its gigabyte, it would need tables of its own."""
+    lives = area(VMALLOC, 4)
+    freed = area(VMALLOC + (1 << 32), 4, kind="", leaf="")
+    pages = np.array([VMALLOC >> 12], np.uint64)
+    for name in ("base", "pmd", "recorded"):
+        mapping = map_trace(pages, layout_of([lives, freed]), name)
+        assert mapping.memory == {"page_tables": 3 * 4096, "rounding_waste": 0}
+        assert [(region.kind, region.leaf) for region in mapping.regions] == [
+            ("vmalloc", "base"),
+            ("freed", ""),
+        ]
+
+
 def test_no_pages_at_all():
     empty = np.zeros(0, np.uint64)
     assert map_trace(empty, None, "pmd").memory == {"page_tables": 0, "rounding_waste": 0}

@@ -82,6 +82,20 @@ def test_the_true_huge_area_of_the_sample():
     assert {row.caller for row in whole_pmds} >= {"pcpu_create_chunk", "bpf_prog_pack_alloc"}
 
 
+def test_a_huge_area_is_aligned(tmp_path):
+    """A boot hash table of exactly 2 MiB beside another on two nodes of 6.1: base pages, as the address shows."""
+    words = "2101248 alloc_large_system_hash+0x1/0x2 pages=512 vmalloc N0=256 N1=256\n"
+    text = (
+        f"0xffffc90006401000-0xffffc90006602000 {words}0xffffc90006800000-0xffffc90006a01000 {words}"
+        f"0x0000000012345678-0x0000000087654321 {words}"
+    )
+    lines = text.splitlines(keepends=True)
+    real = to_layout(read_vmallocinfo(saved(tmp_path, "".join(lines[:2]))), X86, release("6.1"))
+    assert [area.leaf for area in real.areas] == ["base", "PMD"]
+    hashed = read_vmallocinfo(saved(tmp_path, lines[2]))
+    assert is_huge(hashed.rows[0], hashed.addresses, X86, release("6.1")) is True
+
+
 def test_hashed_addresses_cannot_be_placed():
     with pytest.raises(BadInput, match=r"hashed.*kptr_restrict=1"):
         to_layout(read_vmallocinfo(SAMPLE), X86, release("6.18"))
