@@ -266,7 +266,7 @@ def test_without_a_layout():
 
 
 def test_a_freed_area_takes_no_memory():
-    """It waits for its purge: no kind, nothing mapped. Alone in its gigabyte, it would need tables of its own."""
+    """It waits for its purge: no kind, nothing mapped. Far away, it would need tables of its own."""
     lives = area(VMALLOC, 4)
     freed = area(VMALLOC + (1 << 32), 4, kind="", leaf="")
     pages = np.array([VMALLOC >> 12], np.uint64)

@@ -83,7 +83,7 @@ def test_the_true_huge_area_of_the_sample():
 
 
 def test_a_huge_area_is_aligned(tmp_path):
-    """A boot hash table of exactly 2 MiB beside another on two nodes of 6.1: base pages, as the address shows."""
+    """A boot hash table of exactly 2 MiB on two nodes of 6.1 has base pages, as its address shows."""
     words = "2101248 alloc_large_system_hash+0x1/0x2 pages=512 vmalloc N0=256 N1=256\n"
     text = (
         f"0xffffc90006401000-0xffffc90006602000 {words}0xffffc90006800000-0xffffc90006a01000 {words}"
