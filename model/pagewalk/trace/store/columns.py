@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import zstandard
@@ -60,7 +60,7 @@ def find(folder: Path, *names: str) -> Path | None:
     if len(found) > 1:
         raise BadInput(found[0], f"stands beside {found[1].name}", "keep one of the two")
     path = found[0]
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise BadInput(path, "is a link out of the trace folder", "put a copy of the file there")
     regular_file(path)
     return path
@@ -128,7 +128,7 @@ def records(source: Column, size: int) -> Iterator[Array]:
         _read_exactly(content, source.header_bytes, source.path)
         for start in range(0, source.count, size):
             part = np.empty(min(size, source.count - start), source.dtype)
-            filled = _fill(content, part.view("u1").data, source.path)
+            filled = _fill(content, part.view("u1").data, f"{source.path}: from record {start}")
             if filled < part.nbytes:
                 raise BadInput(
                     f"{source.path}: record {start + filled // source.dtype.itemsize}",
@@ -136,7 +136,7 @@ def records(source: Column, size: int) -> Iterator[Array]:
                     "copy or record it again",
                 )
             yield part
-        if _fill(content, memoryview(bytearray(1)), source.path):
+        if _fill(content, memoryview(bytearray(1)), f"{source.path}: record {source.count}"):
             raise BadInput(
                 f"{source.path}: record {source.count}",
                 "the content goes on after the last record of its header",
@@ -206,10 +206,30 @@ def _content(path: Path) -> BinaryIO:
     if path.suffix != ".zst":
         return file
     reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES)
-    return reader.stream_reader(file, read_across_frames=True, closefd=True)
+    return reader.stream_reader(cast(BinaryIO, _Ended(file)), read_across_frames=True, closefd=True)
 
 
-def _fill(content: BinaryIO, view: memoryview, path: Path) -> int:
+class _Ended:
+    """A compressed file with a frame behind it that decoders skip.
+
+    A decoder does not tell a stream whose last bytes are missing (those of the checksum, say) from one that
+    is complete. With this behind it, it takes the frame's bytes for the missing ones, and runs into an
+    error at the latest at the next frame: longer than any block, it is never used up, and 0xff begins none.
+    """
+
+    FRAME = bytes.fromhex("502a4d18 00000400") + b"\xff" * (1 << 18)
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._end = file, io.BytesIO(self.FRAME)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size) or self._end.read(size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _fill(content: BinaryIO, view: memoryview, place: object) -> int:
     """Read into `view` until it is full or the content ends; the number of bytes read."""
     filled = 0
     while filled < len(view):
@@ -217,10 +237,10 @@ def _fill(content: BinaryIO, view: memoryview, path: Path) -> int:
             got = content.readinto(view[filled:])  # type: ignore[attr-defined]
         except zstandard.ZstdError as error:
             raise BadInput(
-                path, f"damaged or unknown zstd data ({error})", "copy or record it again"
+                place, f"damaged or unknown zstd data ({error})", "copy or record it again"
             ) from None
         except OSError as error:
-            raise BadInput(path, error.strerror or "cannot be read", "copy it again") from None
+            raise BadInput(place, error.strerror or "cannot be read", "copy it again") from None
         if not got:
             break
         filled += got

@@ -189,6 +189,8 @@ def write_stream(
                     progress(len(page))
                 if raw.cpu is not None:
                     cpus = max(cpus, 1 + int(raw.cpu.max(initial=0)))
+        if not writers:
+            raise BadInput(source or target, "there was no access at all", "record something that runs")
         tables = {"pages": dictionary.pages, "spaces": dictionary.spaces, "events": events.all}
         _save_tables(folder, tables)
         for name, content in (beside or {}).items():
