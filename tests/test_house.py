@@ -35,11 +35,11 @@ def test_kernels_are_sealed(path):
 @pytest.mark.parametrize("command", [["--help"], ["--version"], ["machines"], ["run", "--list"]])
 def test_the_front_door_loads_neither_numba_nor_matplotlib(command):
     code = (
-        "import sys; sys.argv = ['pagewalk', *%r]\n"
+        f"import sys; sys.argv = ['pagewalk', *{command!r}]\n"
         "from pagewalk.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "print('LOADED', [m for m in ('numba', 'matplotlib') if m in sys.modules])" % (command,)
+        "print('LOADED', [m for m in ('numba', 'matplotlib') if m in sys.modules])"
     )
     assert _run(code).rstrip().endswith("LOADED []")
 

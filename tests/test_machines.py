@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from pagewalk.hardware.check import GEOMETRIES, LIMITS
+from pagewalk.hardware.figures import figures
 from pagewalk.hardware.load import NOT_MODELLED, PRESETS, load, names, read, sources
 from pagewalk.hardware.machine import SIZES, TABLES, Machine, tables
-from pagewalk.report.machines import cited, figures
+from pagewalk.report.machines import cited
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "cpu-tlb.toml"
 KIB = 1024

@@ -38,7 +38,8 @@ def of_scenario(machines: tuple[str, ...] = ()) -> Result:
     """Run the default scenario, on other machines than its own if any are named."""
     scenario = read(DEFAULT)
     opened, loaded = subject(scenario.trace), [load(name) for name in machines or scenario.machines]
-    return result(opened, loaded, replays(opened, loaded, scenario.mappings))
+    found = replays(opened, loaded, scenario.mappings, cache_mode=scenario.cache_mode)
+    return result(opened, loaded, found)
 
 
 def answer(found: Result) -> str:

@@ -5,6 +5,7 @@ Each command lives in a module of its own family and is imported when it is call
 """
 
 import importlib
+import io
 import sys
 
 import click
@@ -53,6 +54,9 @@ def pagewalk() -> None:
 
 def main() -> None:
     """Run the command line; exit 0 done, 2 bad input (one line), 1 a fault of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         pagewalk.main(standalone_mode=False)
     except BadInput as error:

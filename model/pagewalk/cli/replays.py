@@ -1,9 +1,12 @@
 """run, replay."""
 
+from __future__ import annotations
+
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,19 +15,21 @@ from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.replay.result import Result, encode
 
+if TYPE_CHECKING:
+    from pagewalk.study.replays import Subject
+
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."
 )
 
 
 def _replayed(
-    trace: str, machines: Sequence[str], mappings: Sequence[str], fetches: bool | None, cache_mode: str
+    opened: Subject, machines: Sequence[str], mappings: Sequence[str], fetches: bool | None, cache_mode: str
 ) -> Result:
     from pagewalk.hardware.load import load
-    from pagewalk.study.replays import replays, result, subject
+    from pagewalk.study.replays import replays, result
 
     loaded = [load(name) for name in machines]
-    opened = subject(trace)
     from pagewalk.kernels import _jit
 
     if not _jit.WARM:
@@ -58,6 +63,12 @@ def _answer(found: Result, json_file: str | None) -> None:
     show_default=True,
     help="Whether the trace's own accesses go through the data caches too.",
 )
+@click.option(
+    "--layout",
+    type=click.Path(path_type=Path),
+    help="Where areas lay: /proc/vmallocinfo, vmalloc trace events or a page-table dump.",
+)
+@click.option("--kernel", default="", metavar="RELEASE", help="Release that the layout is of, like 6.12.")
 @json_option
 def replay(
     trace: str,
@@ -65,11 +76,16 @@ def replay(
     mappings: tuple[str, ...],
     fetches: bool,
     cache_mode: str,
+    layout: Path | None,
+    kernel: str,
     json_file: str | None,
 ) -> None:
     """Replay TRACE over mappings and machines; base and pmd on intel-skylake-sp unless named."""
+    from pagewalk.study.replays import subject
+
     chosen = machines or ("intel-skylake-sp",)
-    found = _replayed(trace, chosen, mappings or ("base", "pmd"), fetches or None, cache_mode)
+    opened = subject(trace, layout, kernel)
+    found = _replayed(opened, chosen, mappings or ("base", "pmd"), fetches or None, cache_mode)
     _answer(found, json_file)
 
 
@@ -86,6 +102,7 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     Without arguments: a real `git diff` on a real kernel, its large vmalloc areas mapped by 4 KiB
     and by 2 MiB leaves.
     """
+    from pagewalk.study.replays import subject
     from pagewalk.study.scenario import packaged, read
 
     if list_:
@@ -96,7 +113,7 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     folder = out or Path("out") / chosen.name
     if folder.exists() and not folder.is_dir():
         raise BadInput(folder, "is not a folder", "name another with --out")
-    found = _replayed(chosen.trace, chosen.machines, chosen.mappings, None, chosen.cache_mode)
+    found = _replayed(subject(chosen.trace), chosen.machines, chosen.mappings, None, chosen.cache_mode)
     write_whole(folder / "result.json", encode(found))
     from pagewalk.report.figures import save_all
 

@@ -14,10 +14,13 @@ import msgspec
 
 from pagewalk import __version__
 from pagewalk.errors import BadInput
+from pagewalk.hardware.figures import assumed_share
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.geometry import geometry
 from pagewalk.linux.layout import Layout, read_layout
 from pagewalk.linux.mapping import Mapping, map_trace
+from pagewalk.linux.observe.layouts import read_observed_layout
+from pagewalk.linux.rules.releases import release
 from pagewalk.replay.engine import replay
 from pagewalk.replay.result import Provenance, Replay, Result, TraceFacts
 from pagewalk.trace.open import open_trace
@@ -46,8 +49,16 @@ class Subject:
         )
 
 
-def subject(path: str | Path) -> Subject:
-    """Open a trace and the layout beside it.
+def subject(path: str | Path, layout_file: Path | None = None, kernel: str = "") -> Subject:
+    """Open a trace, and the layout that lies beside it or in a file of its own.
+
+    Parameters
+    ----------
+    path : str or Path
+    layout_file : Path, optional
+        A ``/proc/vmallocinfo``, vmalloc trace events or a page-table dump of the traced kernel (x86-64).
+    kernel : str
+        Its release; the one that the trace names unless given.
 
     Raises
     ------
@@ -58,6 +69,9 @@ def subject(path: str | Path) -> Subject:
     trace = open_trace(path)
     folder = trace.origin
     layout = read_layout(folder) if folder is not None and folder.is_dir() else None
+    if layout_file is not None:
+        named = release(kernel or str((trace.about or {}).get("kernel", "")))
+        layout = read_observed_layout(layout_file, geometry("x86-64"), named)
     return Subject(trace, layout, round(time.perf_counter() - began, 6))
 
 
@@ -101,7 +115,11 @@ def replays(
         found = replay(
             subject.trace, mapping, machine, fetches=fetches, cache_mode=cache_mode, progress=advance
         )
-        return msgspec.structs.replace(found, seconds={**found.seconds, "open": subject.open_seconds})
+        return msgspec.structs.replace(
+            found,
+            seconds={**found.seconds, "open": subject.open_seconds},
+            notes=[*found.notes, *_assumed(machine)],
+        )
 
     cells = [(machine, subject.mapped(name, machine)) for machine in machines for name in mappings]
     if not cells:
@@ -113,6 +131,15 @@ def replays(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _assumed(machine: Machine) -> list[str]:
+    some, every = assumed_share(machine)
+    return (
+        [f"{some} of {every} figures of {machine.id} are assumed: pagewalk machines {machine.id}"]
+        if some
+        else []
+    )
 
 
 def result(subject: Subject, machines: Sequence[Machine], found: list[Replay], command: str = "") -> Result:
