@@ -145,13 +145,22 @@ class Run:
             self.chunk(piece, on_misses)
             if progress is not None:
                 progress(piece.start + len(piece.page))
-        tally.waited = int(self.clock[0])
-        if self.machine.walker.window_accesses:
-            tally.waited = max(tally.waited, int(self.walkers.max()) - tally.accesses)
+        tally.waited = self._waited()
+
+    def _waited(self) -> int:
+        """Cycles that the program waits for walks, up to the end of the last."""
+        waited, head, length = self.clock.tolist()
+        window, accesses = self.machine.walker.window_accesses, self.tally.accesses
+        for number in range(head, head + length):
+            position, done = self.ring[number % len(self.ring)].tolist()
+            if position + window < accesses:
+                waited = max(waited, done - (position + window))
+        return max(waited, int(self.walkers.max()) - accesses)
 
     def happen(self, event: np.void) -> None:
         """Apply an event of the trace."""
-        cycles = happen(event, self.state, self.tables, self.machine, self.tally.events)
+        base_shift = self.mapping.geometry.base_shift
+        cycles = happen(event, self.state, self.tables, self.machine, base_shift, self.tally.events)
         self.tally.flush_cycles += cycles
 
     def pieces(self, *columns: str) -> Iterator[Chunk | np.void]:

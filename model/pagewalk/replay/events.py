@@ -15,31 +15,35 @@ def _drop(table: object, sets: int, cpu: int, marked: NDArray[np.bool_]) -> int:
     return int(flush_sets(table, cpu * sets, (cpu + 1) * sets, marked)) if len(marked) else 0
 
 
-def happen(event: np.void, state: State, tables: Tables, machine: Machine, counts: dict[str, int]) -> int:
+def happen(
+    event: np.void, state: State, tables: Tables, machine: Machine, base_shift: int, counts: dict[str, int]
+) -> int:
     """Apply one event to the state; return the cycles that it costs on all its CPUs.
 
     Rules (Intel SDM volume 3, 4.10.4, as summarised in docs/model.md): dropping an address range also drops
     the whole paging-structure cache; a switch drops what is not global unless address-space slots keep it.
-    Cost of a range as Linux spends it: one instruction a base page up to the ceiling, else a full flush.
+    A range of more base pages than the ceiling is a full flush, as Linux does it (x86: arch/x86/mm/tlb.c).
     """
     kind = int(event["kind"])
-    start, end = int(event["start"]) >> 12, (int(event["end"]) + 0xFFF) >> 12
+    start, end = int(event["start"]), int(event["end"])
+    first, last = start >> 12, (end + 0xFFF) >> 12
+    pages = -(-end >> base_shift) - (start >> base_shift)
+    cost = machine.flush
+    ranged = kind in (FLUSH_RANGE, UNMAP) and (cost is None or pages <= cost.ceiling_pages)
     cycles = 0
     for cpu in range(len(state.resident)) if event["cpu"] < 0 else (int(event["cpu"]),):
         gone = (
             _switch(state.resident, cpu, int(event["space"]), machine.spaces.slots) if kind == SWITCH else []
         )
         for level, table in ((state.first, tables.first), (state.second, tables.second)):
-            if kind in (FLUSH_RANGE, UNMAP):
-                marked = (table.tag_start < end) & (table.tag_end > start)
+            if ranged:
+                marked = (table.tag_start < last) & (table.tag_end > first)
             else:
                 marked = _of_spaces(kind, table.tag_space, gone)
             counts["entries_flushed"] += _drop(level.table, level.sets, cpu, marked)
         _drop(state.tables.psc, state.tables.psc_sets, cpu, _of_spaces(kind, tables.psc.tag_space, gone))
-        if machine.flush is not None and kind != SWITCH:
-            pages = end - start
-            ranged = kind in (FLUSH_RANGE, UNMAP) and pages <= machine.flush.ceiling_pages
-            cycles += pages * machine.flush.page_cycles if ranged else machine.flush.full_cycles
+        if cost is not None and kind != SWITCH:
+            cycles += pages * cost.page_cycles if ranged else cost.full_cycles
     state.last[:] = -1
     counts["context_switches" if kind == SWITCH else "flushes"] += 1
     return cycles

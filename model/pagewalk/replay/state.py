@@ -103,7 +103,7 @@ def _caches(machine: Machine, cpus: int) -> tuple[NDArray[np.int64], NDArray[np.
         row[:] = line_shift, count, base, not cache.shared, victim, cache.inclusive, cache.latency_cycles
     levels[-1, LATENCY] = machine.memory.latency_cycles
     ways = np.repeat(np.array([c.ways for c in found], np.int64), total)
-    number = np.concatenate([np.zeros(0, np.int64), *map(np.arange, total)])
+    number = np.concatenate([np.zeros(0, np.int64), *map(np.tile, map(np.arange, sets), copies)])
     return levels, _make(ways, np.repeat(_policy([c.policy for c in found]), total), number, 1)
 
 
