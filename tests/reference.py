@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pagewalk.hardware.machine import Cache, Machine, Psc, Tlb
-from pagewalk.linux.geometry import Geometry
+from pagewalk.hardware.machine import Machine, Psc, Tlb
 from pagewalk.linux.mapping import Mapping
-from pagewalk.trace.trace import FLUSH_ALL, FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
+from pagewalk.trace.trace import FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
+from reference_caches import Caches, default_entry_address, default_host_address
 from reference_sets import Array, index_value
 
 SKIP, LOAD, STORE, FETCH = -1, 0, 1, 2
@@ -71,11 +71,11 @@ class Cpu:
         )
         self.spaces: list[int] = []
 
-    def drop(self, unwanted_tlb: Callable[[Any], bool], unwanted_psc: Callable[[Any], bool]) -> None:
-        for array in self.l1 + self.stlb:
-            array.drop(unwanted_tlb)
+    def drop(self, unwanted_tlb: Callable[[Any], bool], unwanted_psc: Callable[[Any], bool]) -> int:
+        """Drop entries; returns how many TLB entries went."""
         for array in self.psc:
             array.drop(unwanted_psc)
+        return sum(array.drop(unwanted_tlb) for array in self.l1 + self.stlb)
 
 
 # Keys. TLB: (set, space, shift, page number of the entry). PSC: (set, space, address >> entry shift).
@@ -101,97 +101,57 @@ def within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
     return space == outer[1] and shift <= outer[2] and number >> (outer[2] - shift) == outer[3]
 
 
-def event_on(cpu: Cpu, machine: Machine, kind: int, space: int, start: int, end: int) -> None:
-    """A flush, unmapping or context switch on one CPU."""
-    if kind == FLUSH_ALL:
-        cpu.drop(lambda key: True, lambda key: True)
-    elif kind == FLUSH_LOCAL:
-        cpu.drop(lambda key: key[1] != 0, lambda key: key[1] != 0)
-    elif kind in (FLUSH_RANGE, UNMAP):
-        cpu.drop(lambda key: key[3] << key[2] < end and key[3] + 1 << key[2] > start, lambda key: True)
-    elif kind == SWITCH:
-        cpu.spaces = [space, *(other for other in cpu.spaces if other != space)]
-        slots = machine.spaces.slots
-        if slots == 0:
-            cpu.drop(lambda key: key[1] != 0, lambda key: key[1] != 0)
-        for fallen in cpu.spaces[slots:]:
-            if slots:
-                cpu.drop(lambda key, f=fallen: key[1] == f, lambda key, f=fallen: key[1] == f)
-        cpu.spaces = cpu.spaces[:slots]
+def everything(key: Any) -> bool:
+    return True
 
 
-# ---------------------------------------------------------------- data caches
+def not_global(key: Any) -> bool:
+    return bool(key[1] != 0)
 
 
-class Caches:
-    """The data caches of all CPUs."""
-
-    def __init__(self, machine: Machine, cpus: int) -> None:
-        def arrays(cache: Cache) -> list[Array]:
-            entries = cache.size_bytes // cache.line_bytes
-            one = [
-                Array(cache, entries, cache.ways, cache.policy) for _ in range(1 if cache.shared else cpus)
-            ]
-            return one * cpus if cache.shared else one
-
-        self.descriptions = machine.cache
-        self.levels = [arrays(cache) for cache in machine.cache]  # [level][cpu]
-        self.latency = [cache.latency_cycles for cache in machine.cache] + [machine.memory.latency_cycles]
-        self.names = [cache.name for cache in machine.cache] + ["memory"]
-        self.enters = self.names.index(machine.walker.enters) if machine.walker.enters else 0
-        self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.names}
-
-    def key(self, level: int, cpu: int, line: int) -> tuple[int, int]:
-        return (line % self.levels[level][cpu].sets, line)
-
-    def read(self, cpu: int, line: int, owner: str) -> int:
-        """One read of a line by "data" or a "walk"; returns the level that had it."""
-        first = self.enters if owner == "walk" else 0
-        found = first
-        while found < len(self.levels) and not self.levels[found][cpu].hit(self.key(found, cpu, line)):
-            self.counts[self.names[found]][f"{owner}_misses"] += 1
-            found += 1
-        self.counts[self.names[found]][f"{owner}_hits"] += 1
-        if first < found < len(self.levels) and self.descriptions[found].fill == "victim":
-            self.levels[found][cpu].drop(lambda key: key[1] == line)
-        for level in reversed(range(first, found)):
-            if self.descriptions[level].fill == "demand":
-                self.fill(level, cpu, line)
-        return found
-
-    def fill(self, level: int, cpu: int, line: int) -> None:
-        """Put a line into a level; its victim leaves the levels above or sinks into the level below."""
-        gone = self.levels[level][cpu].put(self.key(level, cpu, line))
-        if gone is None:
-            return
-        if self.descriptions[level].inclusive:
-            sharers = range(len(self.levels[level])) if self.descriptions[level].shared else [cpu]
-            for above in self.levels[:level]:
-                for sharer in sharers:
-                    above[sharer].drop(lambda key: key[1] == gone[1])
-        if level + 1 < len(self.levels) and self.descriptions[level + 1].fill == "victim":
-            self.fill(level + 1, cpu, gone[1])
+def switch_on(cpu: Cpu, slots: int, space: int) -> int:
+    """Run another address space (a kernel thread, 0, borrows the old one); returns how many entries went."""
+    if space == 0:
+        return 0
+    if slots == 0:
+        return cpu.drop(not_global, not_global)
+    recent = [space, *(other for other in cpu.spaces if other != space)]
+    cpu.spaces, fallen = recent[:slots], recent[slots:]
+    return cpu.drop(lambda key: key[1] in fallen, lambda key: key[1] in fallen)
 
 
-def default_entry_line(geometry: Geometry) -> Callable[[int, int, int], int]:
-    """A place for every table entry: tables of different levels and spaces never share a line."""
+def flush_on(cpu: Cpu, machine: Machine, kind: int, start: int, end: int, base: int) -> tuple[int, int]:
+    """Flush or unmap on one CPU; returns the TLB entries dropped, and cycles."""
+    cost = machine.flush
+    pages = (end + (1 << base) - 1 >> base) - (start >> base)
+    if kind in (FLUSH_RANGE, UNMAP) and (cost is None or pages <= cost.ceiling_pages):
+        dropped = cpu.drop(
+            lambda key: key[3] << key[2] < end and key[3] + 1 << key[2] > start,
+            everything,
+        )
+        return dropped, pages * cost.page_cycles if cost else 0
+    unwanted = not_global if kind == FLUSH_LOCAL else everything
+    return cpu.drop(unwanted, unwanted), cost.full_cycles if cost else 0
 
-    def entry_line(level: int, page: int, space: int) -> int:
-        address = page << 12
-        index_bits = geometry.index_bits[level - 1]
-        table = address >> (geometry.entry_shift(level) + index_bits)
-        index = address >> geometry.entry_shift(level) & ((1 << index_bits) - 1)
-        lines_per_table = max(1, (geometry.entry_bytes << index_bits) // 64)
-        number = (table * 8 + level) * 0x10000 + space
-        return number * lines_per_table + index * geometry.entry_bytes // 64
 
-    return entry_line
-
-
-def default_host_line(level: int, frame: int) -> int:
-    """A place for every entry of the host's tables, apart from every guest line."""
-    entry = frame >> 9 * (level - 1)
-    return 1 << 100 | (entry >> 9) * 8 + level << 6 | (entry & 511) // 8
+def happen(
+    event: tuple[int, ...],
+    all_cpus: list[Cpu],
+    machine: Machine,
+    base: int,
+    counts: Counter[str],
+    cycles: Counter[str],
+) -> None:
+    """One event on the CPUs that it names."""
+    _, kind, target, space, start, end = event
+    counts["context_switches" if kind == SWITCH else "flushes"] += 1
+    for cpu in all_cpus if target < 0 else [all_cpus[target]]:
+        if kind == SWITCH:
+            counts["entries_flushed"] += switch_on(cpu, machine.spaces.slots, space)
+        else:
+            dropped, spent = flush_on(cpu, machine, kind, start, end, base)
+            counts["entries_flushed"] += dropped
+            cycles["flush"] += spent
 
 
 # ---------------------------------------------------------------- walks
@@ -221,43 +181,44 @@ class Walks:
     """Every walk as the list of its references: (level read, cache level that had it)."""
 
     def __init__(
-        self, machine: Machine, mapping: Mapping, caches: Caches, entry_line: Any, host_line: Any
+        self, machine: Machine, mapping: Mapping, caches: Caches, entry_address: Any, host_address: Any
     ) -> None:
         self.machine, self.geometry, self.caches = machine, mapping.geometry, caches
-        self.entry_line = entry_line or default_entry_line(mapping.geometry)
-        self.host_line = host_line or default_host_line
+        self.entry_address = entry_address or default_entry_address(mapping.geometry)
+        self.host_address = host_address or default_host_address
         self.psc_hits: Counter[str] = Counter()
         self.done: list[list[tuple[str, str]]] = []
+        self.cycles: list[int] = []
         self.cycles_by_level: Counter[str] = Counter()
 
-    def read(self, number: int, line: int, level: str) -> None:
-        place = self.caches.read(number, line, "walk")
+    def read(self, number: int, address: int, level: str) -> None:
+        place = self.caches.read(number, address, "walk")
         self.done[-1].append((level, self.caches.names[place]))
+        self.cycles[-1] += self.caches.latency[place]
         self.cycles_by_level[level] += self.caches.latency[place]
 
-    def host(self, number: int, cpu: Cpu, frame: int) -> None:
-        """Translate a guest frame (of 4 KiB) by the nested TLB or the host's tables."""
+    def host(self, number: int, cpu: Cpu, address: int) -> None:
+        """Translate a guest-physical address by the nested TLB or the host's tables."""
         guest = self.machine.guest
         assert guest is not None
         host_shift = shift_of(guest.host_leaf)
         if cpu.nested is not None:
-            page = frame << 12 >> host_shift
+            page = address >> host_shift
             key = (page % cpu.nested.sets, page)
             if cpu.nested.hit(key):
                 return
             cpu.nested.put(key)
         leaf = {12: 1, 21: 2, 30: 3}[host_shift]
-        first, psc = psc_lookup(
-            cpu.host_psc, frame << 12, lambda level: 12 + 9 * (level - 1), leaf, guest.host_levels, 0
+        first, _ = psc_lookup(
+            cpu.host_psc, address, lambda level: 12 + 9 * (level - 1), leaf, guest.host_levels, 0
         )
-        if psc is not None:
-            self.psc_hits[psc.description.name] += 1
         for level in range(first, leaf - 1, -1):
-            self.read(number, self.host_line(level, frame), "host")
+            self.read(number, self.host_address(level, address), "host")
 
     def walk(self, number: int, cpu: Cpu, page: int, leaf_shift: int, frame: int, space: int) -> None:
         """One walk for a 4-KiB page number on one CPU."""
         self.done.append([])
+        self.cycles.append(self.machine.walker.start_cycles)
         leaf = next(leaf.level for leaf in self.geometry.leaves if leaf.shift == leaf_shift)
         first, psc = psc_lookup(
             cpu.psc, page << 12, self.geometry.entry_shift, leaf, self.geometry.levels, space
@@ -265,12 +226,12 @@ class Walks:
         if psc is not None:
             self.psc_hits[psc.description.name] += 1
         for level in range(first, leaf - 1, -1):
-            line = self.entry_line(level, page, space)
+            address = self.entry_address(level, page, space)
             if self.machine.guest is not None:
-                self.host(number, cpu, line * 64 >> 12)
-            self.read(number, line, LEVEL[level])
+                self.host(number, cpu, address)
+            self.read(number, address, LEVEL[level])
         if self.machine.guest is not None:
-            self.host(number, cpu, frame)
+            self.host(number, cpu, frame << 12)
 
 
 # ---------------------------------------------------------------- the replay
@@ -302,7 +263,7 @@ def translate(cpu: Cpu, machine: Machine, in_l1: Any, in_stlb: Any, homes: dict[
     if machine.inclusion == "exclusive" and in_l1 is not None and in_stlb is not None:
         l1, key = in_l1
         if hit:
-            in_stlb[0].drop(lambda other: other == in_stlb[1])
+            in_stlb[0].remove(in_stlb[1])
         gone = l1.put(key)
         homes[id(l1), key] = in_stlb
         if gone is not None:
@@ -331,8 +292,8 @@ def simulate(
     events: Any = None,
     offsets: Sequence[int] | None = None,
     cache_mode: str = "walks-only",
-    entry_line: Callable[[int, int, int], int] | None = None,
-    host_line: Callable[[int, int], int] | None = None,
+    entry_address: Callable[[int, int, int], int] | None = None,
+    host_address: Callable[[int, int], int] | None = None,
 ) -> dict[str, Any]:
     """Replay a trace access by access.
 
@@ -348,15 +309,15 @@ def simulate(
     events : sequence of EVENT records, sorted by position
     cache_mode : str
         "walks-only" or "full".
-    entry_line : callable
-        (level, page number, space) -> physical line number of a table entry.
-    host_line : callable
-        (level, guest frame number) -> physical line number of a host table entry.
+    entry_address : callable
+        (level, page number, space) -> physical (in a guest: guest-physical) address of a table entry.
+    host_address : callable
+        (level, guest-physical address) -> physical address of a host table entry.
     """
     number_of_cpus = max(cpus, default=0) + 1 if cpus is not None else 1
     all_cpus = [Cpu(machine) for _ in range(number_of_cpus)]
     caches = Caches(machine, number_of_cpus)
-    walks = Walks(machine, mapping, caches, entry_line, host_line)
+    walks = Walks(machine, mapping, caches, entry_address, host_address)
     base = mapping.geometry.base_shift
     where = [
         (
@@ -371,7 +332,9 @@ def simulate(
         tuple(int(event[name]) for name in ("position", "kind", "cpu", "space", "start", "end"))
         for event in (events if events is not None else [])
     ]
+    has_itlb = any(array.level == 1 and array.serves == ["fetch"] for array in machine.tlb)
     counts: Counter[str] = Counter()
+    cycles: Counter[str] = Counter()
     l1_misses: list[int] = []
     stlb_misses: list[int] = []
     homes: dict[Any, Any] = {}  # exclusive: where in the STLB an L1 entry came from and returns to
@@ -379,9 +342,7 @@ def simulate(
 
     for position, (index, kind) in enumerate(zip(page_index, kinds, strict=True)):
         while pending and pending[0][0] <= position:
-            _, event_kind, target, event_space, start, end = pending.pop(0)
-            for cpu in all_cpus if target < 0 else [all_cpus[target]]:
-                event_on(cpu, machine, event_kind, event_space, start, end)
+            happen(pending.pop(0), all_cpus, machine, base, counts, cycles)
         if kind == SKIP:
             continue
         number = cpus[position] if cpus is not None else 0
@@ -389,23 +350,30 @@ def simulate(
         space = int(spaces[index]) if spaces is not None else 0
         page, leaf_shift, contiguous, frame = where[index]
         if (number, index, kind) not in places:
-            leaf = leaf_shift if machine.guest is None else min(leaf_shift, shift_of(machine.guest.host_leaf))
+            leaf = leaf_shift
+            if machine.guest is not None:  # the host's leaves bound the guest's, and what is contiguous
+                host_leaf = shift_of(machine.guest.host_leaf)
+                leaf, contiguous = min(leaf, host_leaf), min(contiguous, host_leaf)
             facts = (kind, page, leaf, contiguous, base, space)
             places[number, index, kind] = place(machine, cpu.l1, *facts), place(machine, cpu.stlb, *facts)
+        in_l1, in_stlb = places[number, index, kind]
         counts["accesses"] += 1
-        found = translate(cpu, machine, *places[number, index, kind], homes)
+        found = translate(cpu, machine, in_l1, in_stlb, homes)
         if found != "l1":
             l1_misses.append(position)
-            counts["l1_itlb_misses" if kind == FETCH else "l1_dtlb_misses"] += 1
+            counts["l1_itlb_misses" if kind == FETCH and has_itlb else "l1_dtlb_misses"] += 1
         if found == "stlb":
             counts["stlb_hits"] += 1
+            cycles["stlb_hit"] += in_stlb[0].description.hit_cycles
         if found == "walk":
             stlb_misses.append(position)
             counts["stlb_misses"] += 1
             walks.walk(number, cpu, page, leaf_shift, frame, space)
-        if cache_mode == "full":
+        if cache_mode == "full" and kind != FETCH:
             offset = offsets[position] if offsets is not None else 0
-            caches.read(number, (frame << 12 | offset) // 64, "data")
+            caches.read(number, frame << 12 | offset, "data")
+    for event in pending:
+        happen(event, all_cpus, machine, base, counts, cycles)
 
     for references in walks.done:
         counts["walks"] += 1
@@ -413,13 +381,15 @@ def simulate(
         counts[f"walks_by_refs_{len(references)}"] += 1
     for name, hits in walks.psc_hits.items():
         counts[f"psc_hits_{name}"] += hits
+    cycles["walk"] = sum(walks.cycles)
     return {
         "counts": dict(counts),
+        "cycles": dict(cycles),
         "l1_miss_positions": l1_misses,
         "stlb_miss_positions": stlb_misses,
         "walks": walks.done,
+        "cycles_of_walks": walks.cycles,
         "caches": {name: dict(each) for name, each in caches.counts.items()},
         "walk_refs_in": dict(Counter(place for references in walks.done for _, place in references)),
         "walk_cycles_by_level": dict(walks.cycles_by_level),
-        "walk_cycles": sum(walks.cycles_by_level.values()) + counts["walks"] * machine.walker.start_cycles,
     }

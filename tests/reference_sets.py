@@ -105,33 +105,45 @@ class Array:
     """A set-associative structure. Keys are (set, ...) tuples, so that a key knows where it belongs."""
 
     def __init__(self, description: Any, entries: int, ways: int, policy: str = "lru") -> None:
-        self.description = description
-        self.sets = entries // (ways or entries)
-        self.rows = [Row(policy, ways or entries, number) for number in range(self.sets)]
+        self.description, self.policy = description, policy
+        self.ways = ways or entries
+        self.sets = entries // self.ways
+        self.used: dict[int, Row] = {}  # the sets that were ever used
+
+    def row(self, number: int) -> Row:
+        if number not in self.used:
+            assert 0 <= number < self.sets
+            self.used[number] = Row(self.policy, self.ways, number)
+        return self.used[number]
 
     def hit(self, key: tuple[Any, ...]) -> bool:
-        return self.rows[key[0]].hit(key)
+        return self.row(key[0]).hit(key)
 
     def put(self, key: tuple[Any, ...]) -> Any:
-        return self.rows[key[0]].put(key)
+        return self.row(key[0]).put(key)
 
-    def drop(self, unwanted: Callable[[Any], bool]) -> None:
-        for row in self.rows:
+    def remove(self, key: tuple[Any, ...]) -> None:
+        row = self.row(key[0])
+        if key in row.keys:
+            row.drop(row.keys.index(key))
+
+    def drop(self, unwanted: Callable[[Any], bool]) -> int:
+        """Empty the ways of all unwanted keys; returns how many."""
+        dropped = 0
+        for row in self.used.values():
             for way, key in enumerate(row.keys):
                 if key is not None and unwanted(key):
                     row.drop(way)
+                    dropped += 1
+        return dropped
 
 
 def index_value(expression: str, number: int) -> int:
     """Value of an index expression: VPN[high:low], VPN[bit], a ^ b, {a, b} with the highest bits first."""
-    tokens = re.findall(r"VPN\[\d+(?::\d+)?\]|[{},^()]", expression)
+    tokens = re.findall(r"VPN\[\d+(?::\d+)?\]|[{},^]", expression)
 
     def term() -> tuple[int, int]:  # value, width
         token = tokens.pop(0)
-        if token == "(":
-            inside = xor()
-            tokens.pop(0)
-            return inside
         if token == "{":
             value, width = xor()
             while tokens.pop(0) == ",":
