@@ -101,7 +101,7 @@ def parts_of(kind: Mixed) -> list[tuple[float, Synthetic]]:
             f"synth:mixed part {text!r}",
             "write WEIGHT*KIND?FIELD=VALUE&..., such as 2*zipf?size=1G",
         )
-        if not star or not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", weight) or not float(weight):
+        if not star or not re.fullmatch(r"\d{1,9}(\.\d{1,9})?|\.\d{1,9}", weight) or not float(weight):
             raise BadInput(where, "no weight above 0", mend)
         part = parse(description)
         if isinstance(part, Mixed):
