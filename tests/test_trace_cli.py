@@ -88,10 +88,8 @@ def test_info_of_the_sample(pagewalk, tmp_path):
 
 def test_info_of_addresses(pagewalk, tmp_path):
     """Without a layout: named ranges of x86-64, and one load for each address."""
-    address = np.array(
-        [0x1000, 0x1008, 0xFFFFC90000000000, 0xFFFF888000000000, 0xFFFFEFFFFFFFFFFF], np.uint64
-    )
-    np.save(tmp_path / "a.npy", address)
+    kernel = [0xFFFFC90000000000, 0xFFFF888000000000, 0xFFFFEFFFFFFFFFFF]
+    np.save(tmp_path / "a.npy", np.array([0x1000, 0x1008, *kernel], np.uint64))
     _, out, _ = pagewalk("trace", "info", tmp_path / "a.npy", "--json", "-")
     found = json.loads(out)
     assert {part["name"]: part["accesses"] for part in found["ranges"]} == {
@@ -139,20 +137,8 @@ def test_convert_takes_the_layout_along(pagewalk, tmp_path):
 
 
 def test_synth(pagewalk, tmp_path):
-    status, _, _ = pagewalk(
-        "trace",
-        "synth",
-        "zipf",
-        tmp_path / "z",
-        "--size",
-        "4M",
-        "--accesses",
-        "1e5",
-        "--seed",
-        "7",
-        "--stores",
-        "0.25",
-    )
+    options = ["--size", "4M", "--accesses", "1e5", "--seed", "7", "--stores", "0.25"]
+    status, _, _ = pagewalk("trace", "synth", "zipf", tmp_path / "z", *options)
     assert status == 0
     made = open_trace(tmp_path / "z")
     direct = open_trace("synth:zipf?size=4M&accesses=100000&seed=7&stores=0.25")
@@ -167,20 +153,13 @@ def test_synth_of_parts(pagewalk, tmp_path):
     parts = ["--part", "1*zipf?size=64K", "--part", "2*stride?size=1M&step=4096"]
     assert pagewalk("trace", "synth", "mixed", tmp_path / "m", "--accesses", "1000", *parts)[0] == 0
     spelled = "part=1*zipf%3Fsize%3D64K&part=2*stride%3Fsize%3D1M%26step%3D4096"
-    assert len(open_trace(tmp_path / "m").pages) == len(
-        open_trace(f"synth:mixed?accesses=1000&{spelled}").pages
-    )
+    direct = open_trace(f"synth:mixed?accesses=1000&{spelled}")
+    np.testing.assert_array_equal(open_trace(tmp_path / "m").pages, direct.pages)
 
 
 def test_help_names_every_default(pagewalk):
     _, out, _ = pagewalk("trace", "synth", "probes", "--help")
-    for said in (
-        "--table",
-        "[default: 64M]",
-        "[default: 16K]",
-        "[default: 0xffffc90000000000]",
-        "--hot-size",
-    ):
+    for said in ("--table", "--hot-size", "default: 64M", "default: 16K", "0xffffc90000000000"):
         assert said in out
 
 
@@ -190,7 +169,7 @@ WRONG = [
     ["info", "synth:nothing"],
     ["info", "signed.npy"],
     ["info"],
-    ["info", "good.npy", "--json", "missing/x/../../good.npy/info.json"],
+    ["info", "good.npy", "--json", "good.npy/info.json"],
     ["convert", "good.npy", "exists"],
     ["convert", "good.npy", "missing/out"],
     ["convert", "signed.npy", "out"],
