@@ -1,0 +1,235 @@
+"""TLBs and paging-structure caches that are plain LRU, at the speed of vector registers.
+
+Every set is a row of lanes in recency order. Accesses pass the levels in blocks that stay in the data cache,
+and only the misses of a level reach the next one. What a level needs to know of an entry (its row, its own
+number) is packed into one number, its *place*, so that it costs one look-up. Loops over a block end at a
+negative sentinel, not at a count: LLVM unrolls counted loops, and several copies of the load of a row cost
+more than they save. Figures and failures: docs/decisions/0003-fast-lru.md.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pagewalk.kernels._jit import inline, jit
+from pagewalk.kernels.lru_tables import EMPTY, GROUP_SHIFT
+from pagewalk.kernels.vector import RUN, WIDTHS, changes, front, lowest, not_inlined
+
+BLOCK = 4096
+"""Accesses that pass all levels together: their buffers fit the second-level data cache. Ours to choose."""
+
+ONE, ALL = np.uint64(1), np.uint64(2**64 - 1)
+
+
+def _by_width(loop_of: Callable[[int], Any]) -> Any:
+    """One loop for each width of a row, and the choice between them."""
+    loop4, loop8, loop16, loop32, loop64 = (loop_of(width) for width in WIDTHS)
+
+    @inline
+    def choose(rows, *rest):
+        width = len(rows.lanes) // len(rows.reach)
+        if width == 4:
+            return loop4(rows, *rest)
+        if width == 8:
+            return loop8(rows, *rest)
+        if width == 16:
+            return loop16(rows, *rest)
+        if width == 32:
+            return loop32(rows, *rest)
+        return loop64(rows, *rest)
+
+    return choose
+
+
+def _l1_loop(width: int) -> Any:
+    lanes_in_row = np.uint64(width)
+
+    @inline
+    def l1_loop(rows, place, at, at_out):
+        """Send a block of places through L1; the places of the misses stay in `place`."""
+        not_inlined()
+        lanes, reach = rows
+        n = j = np.uint64(0)
+        here = place[j]
+        while here >= 0:
+            row = np.uint64(here >> 32 & 0xFFFF)
+            place[n] = here
+            at_out[n] = at[j]
+            hit = front(lanes, row * lanes_in_row, np.int32(here), width) & reach[row]
+            n += np.uint64(hit == 0)
+            j += ONE
+            here = place[j]
+        place[n] = EMPTY
+        return np.int64(n)
+
+    return l1_loop
+
+
+def _stlb_loop(width: int) -> Any:
+    lanes_in_row = np.uint64(width)
+
+    @inline
+    def stlb_loop(rows, place, at, at_out, group):
+        """Send the L1 misses of a block through the STLB."""
+        not_inlined()
+        lanes, reach = rows
+        n = j = np.uint64(0)
+        here = place[j]
+        while here >= 0:
+            row = np.uint64(here >> 48)
+            number = np.int32(here)
+            at_out[n] = at[j]
+            group[n] = number >> GROUP_SHIFT
+            hit = front(lanes, row * lanes_in_row, number, width) & reach[row]
+            n += np.uint64(hit == 0)
+            j += ONE
+            here = place[j]
+        group[n] = EMPTY
+        return np.int64(n)
+
+    return stlb_loop
+
+
+def _pass_loop(width: int) -> Any:
+    lanes_in_row = np.uint64(width)
+
+    @inline
+    def pass_loop(rows, place, entry, at, entry_out, at_out):
+        """Send a stream through one level; `entry_out` and `at_out` may be `entry` and `at`."""
+        not_inlined()
+        lanes, reach = rows
+        n = j = np.uint64(0)
+        last = np.int32(EMPTY)
+        below = entry[j]
+        while below >= 0:
+            here = place[np.uint64(below)]
+            own = np.int32(here)
+            row = np.uint64(here >> 32)
+            where = at[j]
+            j += ONE
+            below = entry[j]
+            if own == last and reach[row] != 0:
+                continue
+            last = own
+            entry_out[n] = own
+            at_out[n] = where
+            hit = front(lanes, row * lanes_in_row, own, width) & reach[row]
+            n += np.uint64(hit == 0)
+        entry_out[n] = EMPTY
+        return np.int64(n)
+
+    return pass_loop
+
+
+_l1, _stlb, _pass = _by_width(_l1_loop), _by_width(_stlb_loop), _by_width(_pass_loop)
+
+
+@inline
+def _look_up(page, start, place, place_out, at):
+    """Collect places and positions of a block of changes of page, from `start` >= 1 on; return the end."""
+    not_inlined()
+    n = np.uint64(0)
+    while start + RUN <= len(page) and n < BLOCK:
+        change = changes(page, start)
+        if change == ALL:
+            for each in range(np.uint64(start), np.uint64(start + RUN)):
+                place_out[n] = place[page[each]]
+                at[n] = each
+                n += ONE
+        else:
+            while change != 0:
+                i = np.uint64(start + lowest(change))
+                change &= change - ONE
+                place_out[n] = place[page[i]]
+                at[n] = i
+                n += ONE
+        start += RUN
+    if start + RUN > len(page):
+        while start < len(page):
+            if page[start] != page[start - 1]:
+                place_out[n] = place[page[start]]
+                at[n] = start
+                n += ONE
+            start += 1
+    place_out[n] = EMPTY
+    return start
+
+
+@inline
+def _walk(psc, group, at, walk, found):
+    """Look the walks of a block up in the paging-structure caches; `group` and `walk` are spent."""
+    for cache in range(len(psc.begin)):
+        n = _pass(psc.rows, psc.place[psc.begin[cache] :], group, at, group, walk)
+        for i in range(n):
+            found[np.uint64(walk[i])] = cache + 1
+        at = walk
+
+
+@jit
+def lru_levels(page, place, l1, stlb, psc, last, misses):
+    """Send a chunk through L1 and STLB, and its walks through the paging-structure caches.
+
+    Parameters
+    ----------
+    page : ndarray of uint32
+        The records: indices into `place`.
+    place : ndarray of int64, shape (pages,)
+        As `make_places` makes them.
+    l1, stlb : Rows
+    psc : Psc
+    last : ndarray of int64, shape (1,)
+        The page before the chunk, kept over calls; -1 at the start and whenever an entry was taken out.
+    misses : Misses
+        With room for the chunk; filled in.
+
+    Returns
+    -------
+    l1_misses, stlb_misses : int
+    """
+    room = BLOCK + 2 * RUN
+    block, at = np.empty(room, np.int64), np.empty(room, np.int32)
+    group, walk = np.empty(room, np.int32), np.empty(room, np.int32)
+    nth = np.arange(room).astype(np.int32)
+    l1_misses = stlb_misses = 0
+    start = 0
+    if len(page) > 0 and page[0] == last[0]:
+        start = 1
+    while start < len(page):
+        if start == 0:
+            block[0], block[1], at[0], start = place[page[0]], EMPTY, 0, 1
+        else:
+            start = _look_up(page, start, place, block, at)
+        l1_at = misses.l1_at[l1_misses:]
+        l1_misses += _l1(l1, block, at, l1_at)
+        found = misses.found[stlb_misses:]
+        n = _stlb(stlb, block, l1_at, misses.at[stlb_misses:], group)
+        found[:n] = 0
+        _walk(psc, group, nth, walk, found)
+        stlb_misses += n
+    if len(page) > 0:
+        last[0] = page[len(page) - 1]
+    return l1_misses, stlb_misses
+
+
+@jit
+def lru_pass(entry, at, place, rows, entry_out, at_out):
+    """Send a stream through one level.
+
+    Parameters
+    ----------
+    entry : ndarray of int32, shape (accesses + 1,)
+        Indices into `place`; ended by `EMPTY`.
+    at : ndarray of int32, shape (accesses,)
+        A label for each, e.g. its position.
+    place : ndarray of int64
+        For each entry its number at this level, with the row << 32.
+    rows : Rows
+    entry_out, at_out : ndarray of int32, shape (accesses + 1,)
+        Numbers and labels of the misses, ended by `EMPTY`; may be `entry` and `at`.
+
+    Returns
+    -------
+    misses : int
+    """
+    return _pass(rows, place, entry, at, entry_out, at_out)

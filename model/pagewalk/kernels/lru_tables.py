@@ -1,0 +1,166 @@
+"""What the fast LRU loops look up: the contents of the rows, and the places of pages and entries.
+
+All arrays of a level share one table of rows, a row for each set. A row knows which of its lanes are ways:
+an LRU row is its own stack, so what lies behind the last way is merely no hit.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.kernels.vector import WIDTHS
+
+EMPTY = -1
+"""Content of a lane that holds no entry; and what ends a block."""
+
+GROUP_SHIFT = 9
+"""Units are numbered so that those with one path through the paging-structure caches share the bits above."""
+
+MAX_WAYS, MAX_ROWS, MAX_NUMBER = WIDTHS[-1], 1 << 15, 1 << 31
+"""What fits: ways of a set, rows of a level, numbers of units."""
+
+
+class Rows(NamedTuple):
+    """Contents of all LRU arrays of one level."""
+
+    lanes: NDArray[np.int32]
+    """int32 (rows * width,), aligned to 64 bytes: the entries of each row, most recent first."""
+    reach: NDArray[np.int64]
+    """int64 (rows,): bit i is set where lane i is one of the row's ways."""
+
+
+class Psc(NamedTuple):
+    """The paging-structure caches of a machine, from the lowest table level up."""
+
+    place: NDArray[np.int64]
+    """int64: for each cache in turn, for each entry of the cache below it (for each group of units, at the
+    lowest): the number of its own entry, with the row << 32."""
+    begin: NDArray[np.int64]
+    """int64 (caches,): where each cache starts in `place`."""
+    rows: Rows
+    """The rows of all of them."""
+
+
+class Misses(NamedTuple):
+    """Room for what a chunk misses, and one more: a hit is written too, and then written over."""
+
+    l1_at: NDArray[np.int32]
+    """Position in the chunk of each L1 miss."""
+    at: NDArray[np.int32]
+    """Position in the chunk of each STLB miss."""
+    found: NDArray[np.int8]
+    """Index of the paging-structure cache in which its walk found an entry; their number if in none."""
+
+
+def make_rows(ways: NDArray[np.integer]) -> Rows:
+    """Empty rows.
+
+    Parameters
+    ----------
+    ways : ndarray of int, shape (rows,)
+        Ways of the set in each row, at most `MAX_WAYS`. A row of 0 ways misses always.
+    """
+    width = next(w for w in WIDTHS if w >= ways.max(initial=0))
+    memory = np.full(len(ways) * width + 16, EMPTY, np.int32)
+    start = -memory.ctypes.data % 64 // 4
+    reach = np.array([(1 << int(w)) - 1 if w < 64 else -1 for w in ways], np.int64)
+    return Rows(memory[start : start + len(ways) * width], reach)
+
+
+def make_misses(accesses: int) -> Misses:
+    """Room for the misses of chunks of that many accesses."""
+    room = accesses + 1
+    return Misses(np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int8))
+
+
+def make_places(
+    number: NDArray[np.integer], first_row: NDArray[np.integer], second_row: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Places of pages at both TLB levels.
+
+    Parameters
+    ----------
+    number : ndarray of int, shape (pages,)
+        Of the unit that covers the page, as `make_psc` gives them.
+    first_row, second_row : ndarray of int, shape (pages,)
+        Rows of the unit at L1 and STLB.
+
+    Returns
+    -------
+    ndarray of int64, shape (pages,)
+    """
+    return number.astype(np.int64) | first_row.astype(np.int64) << 32 | second_row.astype(np.int64) << 48
+
+
+def make_psc(
+    lowest_cache: NDArray[np.integer],
+    set_of: NDArray[np.integer],
+    tag_of: NDArray[np.integer],
+    ways: NDArray[np.integer],
+) -> tuple[NDArray[np.int64], Psc]:
+    """Empty paging-structure caches, and the numbers of the units that they ask for.
+
+    Parameters
+    ----------
+    lowest_cache : ndarray of int, shape (units,)
+        The lowest cache that a walk of the unit probes.
+    set_of, tag_of : ndarray of int, shape (caches, units)
+        Set, among those of all caches, and entry of each unit in each cache. Units with one entry in a cache
+        have one entry in every cache above it.
+    ways : ndarray of int, shape (sets,)
+
+    Returns
+    -------
+    number : ndarray of int64, shape (units,)
+        What the units are to be called at both TLB levels; with gaps, and of use below `MAX_NUMBER`.
+    psc : Psc
+    """
+    probed = [lowest_cache <= cache for cache in range(len(tag_of))]
+    names: list[NDArray[np.int64]] = []
+    above = np.zeros(len(lowest_cache), np.int64)
+    for tag, here in zip(tag_of[::-1], probed[::-1], strict=True):
+        above = np.where(here, tag, tag.max(initial=-1) + 1 + above)
+        names.insert(0, above)
+    number = _grouped(above)
+    places = []
+    keys = [number >> GROUP_SHIFT, *names]
+    for key, name, sets, here in zip(keys, names, set_of, probed, strict=False):
+        place = np.zeros(int(key.max(initial=-1)) + 1, np.int64)
+        place[key] = name | np.where(here, sets, len(ways)).astype(np.int64) << 32
+        places.append(place)
+    begin = np.cumsum([0, *map(len, places)])[:-1]
+    return number, Psc(np.concatenate([*places, np.zeros(0, np.int64)]), begin, make_rows(np.append(ways, 0)))
+
+
+def _grouped(path: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number units so that each aligned group of 2**GROUP_SHIFT numbers has one path."""
+    size = 1 << GROUP_SHIFT
+    units = np.bincount(path)
+    groups = -(-units // size)
+    order = np.argsort(path, kind="stable")
+    rank = np.empty(len(path), np.int64)
+    rank[order] = np.arange(len(path)) - np.repeat(np.cumsum(units) - units, units)
+    return (np.cumsum(groups) - groups)[path] * size + rank
+
+
+def drop(rows: Rows, gone: NDArray[np.bool_]) -> int:
+    """Take entries out of the rows; those behind them move up.
+
+    Parameters
+    ----------
+    rows : Rows
+    gone : ndarray of bool
+        For each number of an entry, whether it goes.
+
+    Returns
+    -------
+    int
+        How many went.
+    """
+    lanes = rows.lanes.reshape(len(rows.reach), -1)
+    lanes[(rows.reach[:, None] >> np.arange(lanes.shape[1]) & 1) == 0] = EMPTY
+    leaves = (lanes >= 0) & gone[lanes]
+    lanes[leaves] = EMPTY
+    lanes[:] = np.take_along_axis(lanes, np.argsort(lanes < 0, axis=1, kind="stable"), axis=1)
+    return int(np.count_nonzero(leaves))
