@@ -6,7 +6,11 @@ Source: Linux 6.12 mm/vmalloc.c, see the reference's section 3.5; the order with
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pagewalk.linux.geometry import GIB, TOP, Geometry
 
@@ -25,6 +29,46 @@ class Span(NamedTuple):
 
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Area:
+    """One vmalloc allocation.
+
+    Attributes
+    ----------
+    name, caller : str
+    start : int
+    asked_bytes, size_bytes, span_bytes : int
+        As asked for; rounded to whole leaves; with the guard page.
+    shift : int
+        log2 of the blocks it is made of; the page order is this less the base shift.
+    frames : ndarray of int64
+        Of each base page.
+    reset : bool
+        VM_FLUSH_RESET_PERMS.
+    allow_huge : bool
+        VM_ALLOW_HUGE_VMAP.
+    array : str
+        Name of the area that holds its page array; "" where that fits one page (kmalloc, not modelled).
+    """
+
+    name: str
+    caller: str = ""
+    start: int = 0
+    asked_bytes: int = 0
+    size_bytes: int = 0
+    span_bytes: int = 0
+    shift: int = 0
+    frames: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    reset: bool = False
+    allow_huge: bool = False
+    array: str = ""
+
+    @property
+    def end(self) -> int:
+        """End of the payload."""
+        return self.start + self.size_bytes
 
 
 class Purge(NamedTuple):

@@ -26,7 +26,7 @@ each run of consecutive frames at once (the exchange's proposal, 20201125092208.
 
 
 def linear_start(geometry: Geometry) -> int:
-    """First address of the linear map, from memory: riscv's follows vmalloc, arm64's starts the upper half."""
+    """First address of the linear map, from memory: riscv's follows vmalloc, arm64's opens the half."""
     for prefix, start in STARTS:
         if geometry.name.startswith(prefix):
             return start
@@ -48,9 +48,13 @@ class DirectMap:
     leaves : "blocks" or "pages"
         Largest leaves that fit, or base pages (x86 debug_pagealloc; arm64 with rodata=full, unless all CPUs
         may change a leaf's size in place).
+    rodata_full : bool
+        arm64: permissions reach the linear map at all (the default there).
 
     Attributes
     ----------
+    follows_permissions : bool
+        `set_direct_map_*` do something: not on powerpc (from memory).
     running : bool
         Boot is over: from now on splits count in ``/proc/vmstat``.
     splits, collapses : dict of int to int
@@ -66,7 +70,11 @@ class DirectMap:
         take: Callable[[], int | None],
         give: Callable[[int], object],
         leaves: Literal["blocks", "pages"] = "blocks",
+        rodata_full: bool = True,
     ) -> None:
+        self.follows_permissions = not geometry.name.startswith("powerpc") and (
+            rodata_full or not geometry.name.startswith("arm64")
+        )
         self.start, self.geometry = linear_start(geometry), geometry
         self.contiguous = {1: 4, 2: 4} if geometry.name.startswith("arm64-4k") else {}
         if geometry.name.startswith("arm64-16k"):

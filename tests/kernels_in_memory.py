@@ -1,0 +1,55 @@
+"""Small kernels to try things on, and what must hold of them at any time."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from pagewalk.linux.geometry import GIB
+from pagewalk.linux.memory.buddy import fresh
+from pagewalk.linux.memory.kernel import Booted, Kernel
+from pagewalk.linux.rules.eligibility import Kernel as Rules
+from pagewalk.linux.rules.hooks import hooks
+from pagewalk.linux.rules.releases import release
+
+RANGES = {0: [(0, 3 * GIB), (4 * GIB, 9 * GIB)]}
+TWO_NODES = {0: [(0, 3 * GIB), (4 * GIB, 5 * GIB)], 1: [(5 * GIB, 9 * GIB)]}
+
+
+def kernel(version="6.12", arch="x86-64", ranges=None, booted=True, memory=None, **more) -> Kernel:
+    ranges = ranges or RANGES
+    rules = Rules(release(version), hooks(arch) if isinstance(arch, str) else arch, nodes=len(ranges))
+    spans = [span for node in ranges.values() for span in node]
+    made = Kernel(rules, memory or fresh(ranges), spans, cpus=2, **more)
+    if booted:
+        made.apply(Booted())
+    return made
+
+
+def check(kernel: Kernel, others: int = 0) -> None:
+    """No overlap, no frame twice, every frame accounted for, counters equal a recount.
+
+    `others` are frames that a test took for itself.
+    """
+    space, maps = kernel.maps.space, kernel.maps
+    used = space.used()
+    assert all(a.end <= b.start for a, b in pairwise(used))
+    areas = list(kernel.areas.values())
+    assert {area.start: area.start + area.span_bytes for area in areas} == {
+        s: b.end for s, b in space.busy.items()
+    }
+    for area in areas:
+        for page in {0, len(area.frames) // 2, len(area.frames) - 1} if len(area.frames) else ():
+            assert maps.tables.frame_of(area.start + (page << kernel.shift)) == area.frames[page]
+    frames = np.sort(np.concatenate([np.empty(0, np.int64), *(area.frames for area in areas)]))
+    assert np.array_equal(frames, np.unique(frames))
+    assert np.array_equal(frames, maps.tables.frames())
+    tables = [
+        t.page for tables in (maps.tables, maps.direct.tables) for t in tables.tables.values() if t.page >= 0
+    ]
+    assert not np.isin(tables, frames).any()
+    assert len(set(tables)) == len(tables)
+    assert kernel.memory.held_frames() == len(frames) + len(tables) + others
+    total = kernel.memory.free_frames() + kernel.memory.held_frames()
+    assert total << kernel.shift == sum(n << s for s, n in maps.direct.count.items())
+    assert {s: n for s, n in maps.direct.count.items() if n} == maps.direct.tables.leaves()
+    assert kernel.vmalloc_used() == len(frames) << kernel.shift >> 10
