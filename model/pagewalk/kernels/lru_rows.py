@@ -19,6 +19,9 @@ from pagewalk.kernels.vector import RUN, WIDTHS, changes, front, lowest, not_inl
 BLOCK = 4096
 """Accesses that pass all levels together: their buffers fit the second-level data cache. Ours to choose."""
 
+ROOM = BLOCK + 2 * RUN
+"""A block may end with a whole run and what is left of a chunk."""
+
 ONE, ALL = np.uint64(1), np.uint64(2**64 - 1)
 
 
@@ -122,14 +125,22 @@ def _pass_loop(width: int) -> Any:
     return pass_loop
 
 
-_l1, _stlb, _pass = _by_width(_l1_loop), _by_width(_stlb_loop), _by_width(_pass_loop)
+l1_block, _stlb_block, _pass_block = _by_width(_l1_loop), _by_width(_stlb_loop), _by_width(_pass_loop)
 
 
 @inline
-def _look_up(page, start, place, place_out, at):
-    """Collect places and positions of a block of changes of page, from `start` >= 1 on; return the end."""
+def look_up(page, start, before, place, place_out, at):
+    """Collect places and positions of a block of changes of page, from `start` on; return where it ends.
+
+    `before` is the page before the first.
+    """
     not_inlined()
     n = np.uint64(0)
+    if start == 0:
+        if page[0] != before:
+            place_out[0], at[0] = place[page[0]], 0
+            n = ONE
+        start = 1
     while start + RUN <= len(page) and n < BLOCK:
         change = changes(page, start)
         if change == ALL:
@@ -160,7 +171,7 @@ def _look_up(page, start, place, place_out, at):
 def _walk(psc, group, at, walk, found):
     """Look the walks of a block up in the paging-structure caches; `group` and `walk` are spent."""
     for cache in range(len(psc.begin)):
-        n = _pass(psc.rows, psc.place[psc.begin[cache] :], group, at, group, walk)
+        n = _pass_block(psc.rows, psc.place[psc.begin[cache] :], group, at, group, walk)
         for i in range(n):
             found[np.uint64(walk[i])] = cache + 1
         at = walk
@@ -187,23 +198,16 @@ def lru_levels(page, place, l1, stlb, psc, last, misses):
     -------
     l1_misses, stlb_misses : int
     """
-    room = BLOCK + 2 * RUN
-    block, at = np.empty(room, np.int64), np.empty(room, np.int32)
-    group, walk = np.empty(room, np.int32), np.empty(room, np.int32)
-    nth = np.arange(room).astype(np.int32)
-    l1_misses = stlb_misses = 0
-    start = 0
-    if len(page) > 0 and page[0] == last[0]:
-        start = 1
+    block, at = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32)
+    group, walk = np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
+    nth = np.arange(ROOM).astype(np.int32)
+    start = l1_misses = stlb_misses = 0
     while start < len(page):
-        if start == 0:
-            block[0], block[1], at[0], start = place[page[0]], EMPTY, 0, 1
-        else:
-            start = _look_up(page, start, place, block, at)
+        start = look_up(page, start, last[0], place, block, at)
         l1_at = misses.l1_at[l1_misses:]
-        l1_misses += _l1(l1, block, at, l1_at)
+        l1_misses += l1_block(l1, block, at, l1_at)
         found = misses.found[stlb_misses:]
-        n = _stlb(stlb, block, l1_at, misses.at[stlb_misses:], group)
+        n = _stlb_block(stlb, block, l1_at, misses.at[stlb_misses:], group)
         found[:n] = 0
         _walk(psc, group, nth, walk, found)
         stlb_misses += n
@@ -232,4 +236,4 @@ def lru_pass(entry, at, place, rows, entry_out, at_out):
     -------
     misses : int
     """
-    return _pass(rows, place, entry, at, entry_out, at_out)
+    return _pass_block(rows, place, entry, at, entry_out, at_out)

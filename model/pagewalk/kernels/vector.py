@@ -47,6 +47,16 @@ def lowest(mask: Any) -> int:
     return (int(mask) & -int(mask)).bit_length() - 1
 
 
+def ones(mask: Any) -> int:
+    """How many bits of a 64-bit mask are set."""
+    return int(mask).bit_count()
+
+
+def sum_behind(counts: Any, first: Any, lane: Any) -> int:
+    """Sum of ``counts[first + lane + 1:first + RUN]``, `counts` of int32."""
+    return int(counts[first + lane + 1 : first + RUN].sum())
+
+
 def not_inlined() -> None:
     """Stand in a function that must be compiled on its own, so that its loop has all registers to itself."""
 
@@ -160,6 +170,49 @@ def _trailing_zeros(typing: Any, mask: Any) -> Any:
 def _lowest(mask: Any) -> Callable[..., Any]:
     def form(mask: Any) -> Any:
         return _trailing_zeros(mask)  # type: ignore[call-arg]
+
+    return form
+
+
+@intrinsic
+def _count_ones(typing: Any, mask: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), code
+
+
+@overload(ones)
+def _ones(mask: Any) -> Callable[..., Any]:
+    def form(mask: Any) -> Any:
+        return _count_ones(mask)  # type: ignore[call-arg]
+
+    return form
+
+
+@intrinsic
+def _vector_sum_behind(typing: Any, counts: Any, first: Any, lane: Any) -> Any:
+    kind = ir.VectorType(_I32, RUN)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        all_lanes = builder.load(_vector_at(context, builder, counts, args[0], args[1], kind), align=4)
+        alone = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(args[2], _I32), _I32(0))
+        behind = builder.icmp_signed(
+            ">", ir.Constant(kind, list(range(RUN))), _shuffle(builder, alone, alone, [0] * RUN)
+        )
+        kept = builder.and_(all_lanes, builder.sext(behind, kind))
+        add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_I32, [kind]), f"llvm.vector.reduce.add.v{RUN}i32"
+        )
+        return builder.sext(builder.call(add, [kept]), _I64)
+
+    return types.int64(counts, types.int64, types.int64), code
+
+
+@overload(sum_behind)
+def _sum_behind(counts: Any, first: Any, lane: Any) -> Callable[..., Any]:
+    def form(counts: Any, first: Any, lane: Any) -> Any:
+        return _vector_sum_behind(counts, first, lane)  # type: ignore[call-arg]
 
     return form
 

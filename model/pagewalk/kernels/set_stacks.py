@@ -1,0 +1,90 @@
+"""Second levels of all set counts and all associativities behind one L1, exact, in one pass.
+
+For every power of two of sets there is a table of LRU rows of 32 lanes; the lane in which an access finds its
+unit is its depth in the set, and every STLB with more ways than that hits (Mattson 1970). A set of a finer
+table holds part of a set of the coarser one, in the same order: a unit in front of the coarse set is in front
+of the fine one, so each table is only asked for what was not in front in the table before.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.kernels._jit import inline, jit
+from pagewalk.kernels.lru_rows import ONE, ROOM, l1_block, look_up
+from pagewalk.kernels.lru_tables import EMPTY, make_rows
+from pagewalk.kernels.vector import front, lowest, not_inlined
+
+WAYS = 32
+"""Associativities told apart."""
+
+LANES, BEYOND = np.uint64(WAYS), np.int64(1 << WAYS)
+
+
+class SetStacks(NamedTuple):
+    """The stacks of all set counts, and what was found in them."""
+
+    lanes: NDArray[np.int32]
+    """int32: the rows of 1 set, of 2 sets, of 4 sets, ..."""
+    depths: NDArray[np.int64]
+    """int64 (set counts, 33): ``depths[c, d]`` L1 misses found their unit at depth d of its set, of 2**c
+    sets; the last column counts those that found it no higher than depth 32, or not at all."""
+
+
+def make_set_stacks(set_counts: int) -> SetStacks:
+    """Empty stacks of 1, 2, 4, ... 2**(set_counts - 1) sets."""
+    rows = make_rows(np.full((1 << set_counts) - 1, WAYS))
+    return SetStacks(rows.lanes, np.zeros((set_counts, WAYS + 1), np.int64))
+
+
+@inline
+def _table(lanes, mask, block, depths):
+    """Send a block through the rows of one set count; what was not in front stays in `block`."""
+    not_inlined()
+    n = j = np.uint64(0)
+    here = block[j]
+    while here >= 0:
+        row = np.uint64(mask + (here >> 48 & mask))
+        block[n] = here
+        depth = np.uint64(lowest(np.uint64(front(lanes, row * LANES, np.int32(here), WAYS) | BEYOND)))
+        depths[depth] += 1
+        n += np.uint64(depth != 0)
+        j += ONE
+        here = block[j]
+    block[n] = EMPTY
+    return np.int64(n)
+
+
+@jit
+def all_set_counts(page, place, l1, stacks, last):
+    """Send a chunk through L1, and its misses through second levels of all set counts.
+
+    Parameters
+    ----------
+    page : ndarray of uint32
+        The records: indices into `place`.
+    place : ndarray of int64, shape (pages,)
+        As `make_places` makes them; for the second row, the unit's page number modulo the largest set count.
+    l1 : Rows
+    stacks : SetStacks
+        Kept over calls; its depths are added to.
+    last : ndarray of int64, shape (1,)
+        The page before the chunk, kept over calls; -1 at the start.
+
+    Returns
+    -------
+    l1_misses : int
+    """
+    block, at, unused = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
+    start = l1_misses = 0
+    while start < len(page):
+        start = look_up(page, start, last[0], place, block, at)
+        missed = n = l1_block(l1, block, at, unused)
+        l1_misses += missed
+        for c in range(len(stacks.depths)):
+            stacks.depths[c, 0] += missed - n
+            n = _table(stacks.lanes, (1 << c) - 1, block, stacks.depths[c])
+    if len(page) > 0:
+        last[0] = page[len(page) - 1]
+    return l1_misses
