@@ -122,8 +122,8 @@ def _default(name: str, field: str) -> str:
     if unit == "address":
         return hex(value)
     if unit == "bytes" and value % 1024 == 0:
-        scale = min(3, (value & -value).bit_length() // 10)
-        return f"{value >> 10 * scale}{' KMG'[scale]}".replace(" ", "")
+        scale = max(power for power in (10, 20, 30) if value % (1 << power) == 0)
+        return f"{value >> scale}{'KMG'[scale // 10 - 1]}"
     return str(value)
 
 
