@@ -1,5 +1,6 @@
 """Small kernels to try things on, and what must hold of them at any time."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,9 @@ from pagewalk.linux.memory.kernel import Booted, Kernel
 from pagewalk.linux.rules.eligibility import Kernel as Rules
 from pagewalk.linux.rules.hooks import hooks
 from pagewalk.linux.rules.releases import release
+
+X86_IN_V8 = replace(hooks("x86-64"), huge_since="v8")
+"""What the exchange feared: x86 with the patches of its time. (Only powerpc had them enabled until 5.18.)"""
 
 RANGES = {0: [(0, 3 * GIB), (4 * GIB, 9 * GIB)]}
 TWO_NODES = {0: [(0, 3 * GIB), (4 * GIB, 5 * GIB)], 1: [(5 * GIB, 9 * GIB)]}

@@ -1,24 +1,20 @@
 """vmalloc from request to freed frames: live facts, fallbacks, permissions, and random lives."""
 
-from dataclasses import replace
-
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels_in_memory import GIB, RANGES, TWO_NODES, check, kernel
+from kernels_in_memory import GIB, RANGES, TWO_NODES, X86_IN_V8, check, kernel
 from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import MIB
 from pagewalk.linux.memory.ageing import age
 from pagewalk.linux.memory.buddy import UNMOVABLE, fresh
 from pagewalk.linux.memory.kernel import Event, SetMemory, UnmapAliases, Vfree, Vmalloc, Vrealloc
 from pagewalk.linux.memory.page_tables import PRESENT, WRITE
-from pagewalk.linux.rules.hooks import hooks
 
 KIB = 1 << 10
-X86_IN_V8 = replace(hooks("x86-64"), huge_since="v8")
 
 
 @pytest.mark.parametrize(("asked", "mib"), [(4, 6), (8, 10), (16, 18), (32, 34)])

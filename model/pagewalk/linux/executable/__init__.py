@@ -1,0 +1,28 @@
+"""Users of executable memory: modules, BPF programs, probes, and the cache that serves them since 6.15.
+
+Importing this package teaches `pagewalk.linux.memory.kernel` their events.
+"""
+
+from pagewalk.linux.executable.bpf import LoadBpf, UnloadBpf
+from pagewalk.linux.executable.modules import InitDone, LoadModule, UnloadModule
+from pagewalk.linux.executable.probes import AddKprobes, AddTrampoline, RemoveKprobes, RemoveTrampoline
+from pagewalk.linux.memory.kernel import Booted, SetMemory, UnmapAliases, Vfree, Vmalloc, Vrealloc
+
+Event = (
+    Booted
+    | Vmalloc
+    | Vfree
+    | Vrealloc
+    | SetMemory
+    | UnmapAliases
+    | LoadModule
+    | InitDone
+    | UnloadModule
+    | LoadBpf
+    | UnloadBpf
+    | AddKprobes
+    | RemoveKprobes
+    | AddTrampoline
+    | RemoveTrampoline
+)
+"""All events, for ``msgspec.convert(..., list[Event])``."""
