@@ -44,7 +44,7 @@ class Caches:
             self.counts[self.names[found]][f"{owner}_misses"] += 1
             found += 1
         self.counts[self.names[found]][f"{owner}_hits"] += 1
-        if first < found < len(self.levels) and self.descriptions[found].fill == "victim":
+        if found < len(self.levels) and self.descriptions[found].fill == "victim":
             self.levels[found][cpu].remove(self.key(found, cpu, line))
         for level in reversed(range(first, found)):
             if self.descriptions[level].fill == "demand":

@@ -114,6 +114,7 @@ BAD = [
     ),
     (SKYLAKE + "[memory]\nlatency_cycles = 10", "memory.latency_cycles", "less than the 68"),
     (SKYLAKE + '[walker]\nenters = "L4"', "walker.enters", "give one of: L1D, L2, L3"),
+    (SKYLAKE + '[walker]\nenters = "L3"', "walker.enters", "filled on demand"),
     (SKYLAKE + "[walker]\ncount = 0", "walker.count", "out of range"),
     (SKYLAKE + "[flush]\npage_cycles = -3", "flush.page_cycles", "out of range"),
     (SKYLAKE + "[spaces]\nslots = -3", "spaces.slots", "out of range"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pagewalk.hardware.check import check
 from pagewalk.hardware.load import load, names
-from pagewalk.hardware.machine import Machine, Psc
+from pagewalk.hardware.machine import Cache, Machine, Psc, Walker
 from pagewalk.linux.geometry import GEOMETRIES
 from pagewalk.linux.layout import read_layout
 from pagewalk.linux.mapping import Mapping, map_trace
@@ -23,7 +23,7 @@ from pagewalk.replay.result import Replay
 from pagewalk.replay.tables import HOST_TABLES_AT, translate
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.sample import sample_path
-from pagewalk.trace.trace import FETCH, STORE, Trace, from_pages
+from pagewalk.trace.trace import EVENT, FETCH, STORE, UNMAP, Trace, from_pages
 from reference import simulate
 from strategies import (
     VMALLOC,
@@ -246,6 +246,37 @@ def test_skylake_policy_at_its_size() -> None:
     hardware = machine(tlb(1, 12, policy="mru+1%3-plru4"), tlb(2, 48, 12, policy="mru+1%3-plru4"))
     mapped = mapping([VMALLOC + number for number in range(100)])
     agree(from_pages("zipf", mapped.page.astype(np.uint64), zipf(100, 5000, 1)), mapped, hardware)
+
+
+@pytest.mark.parametrize("policy", ["lru", "fifo", "random", "tree-plru", "nru", "srrip"])
+@pytest.mark.parametrize("inclusion", ["none", "inclusive", "exclusive"])
+def test_policies_with_holes(policy: str, inclusion: str) -> None:
+    """Pages are unmapped one by one all the time, so that sets have empty ways that are filled again."""
+    rng = np.random.default_rng(4)
+    mapped = mapping([VMALLOC + number for number in range(30)])
+    happened = np.zeros(600, EVENT)
+    happened["position"] = np.sort(rng.integers(0, 3000, 600))
+    happened["kind"], happened["cpu"] = UNMAP, -1
+    happened["start"] = (VMALLOC + rng.integers(0, 30, 600).astype(np.uint64)) << np.uint64(12)
+    happened["end"] = happened["start"] + np.uint64(4096)
+    trace = from_pages("holes", mapped.page.astype(np.uint64), zipf(30, 3000, 2), events=happened)
+    hardware = machine(tlb(1, 8, 4, policy=policy), tlb(2, 16, 4, policy=policy), inclusion=inclusion)
+    expected = agree(trace, mapped, hardware)
+    assert expected["counts"]["entries_flushed"] > 300
+
+
+@pytest.mark.parametrize("window", [1, 3, 20])
+@pytest.mark.parametrize("walkers", [1, 2, 4])
+def test_waiting_for_walks_of_unequal_length(walkers: int, window: int) -> None:
+    hardware = machine(
+        tlb(1, 8),
+        Cache(name="L1D", size_bytes=1024, ways=4, latency_cycles=2),
+        walker=Walker(count=walkers, window_accesses=window),
+        memory=20,
+    )
+    mapped = mapping([VMALLOC + 5 * number for number in range(100)])
+    expected = agree(from_pages("zipf", mapped.page.astype(np.uint64), zipf(100, 3000, 3)), mapped, hardware)
+    assert len(set(expected["cycles_of_walks"])) > 2
 
 
 # ---------------------------------------------------------------- textbook machines, known inputs

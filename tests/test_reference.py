@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagewalk.hardware.machine import AddressSpaces, Guest, Psc
+from pagewalk.hardware.machine import AddressSpaces, Flush, Guest, Psc
 from pagewalk.linux.geometry import Geometry, Leaf
 from pagewalk.trace.trace import FLUSH_ALL, FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
 from reference import FETCH, LOAD, SKIP, STORE, simulate
@@ -104,6 +104,17 @@ def test_a_kind_without_l1_goes_to_the_stlb() -> None:
     assert found["stlb_miss_positions"] == [0]
 
 
+def test_a_fetch_that_misses_a_common_l1_misses_the_dtlb() -> None:
+    # Only a machine with an L1 for fetches alone has an ITLB to miss.
+    counts = run(machine(tlb(1, 4)), [VMALLOC], [0], kinds=[FETCH])["counts"]
+    assert (counts["l1_dtlb_misses"], counts.get("l1_itlb_misses", 0)) == (1, 0)
+
+
+def test_hits_of_the_second_level_add_its_cycles() -> None:
+    found = run(machine(tlb(1, 1), tlb(2, 4, hit_cycles=7)), [VMALLOC, VMALLOC + 1], [0, 1, 0, 1, 1])
+    assert found["cycles"]["stlb_hit"] == 2 * 7
+
+
 def test_without_a_second_level_each_miss_walks() -> None:
     found = run(machine(tlb(1, 1)), [VMALLOC, VMALLOC + 1], [0, 1, 0])
     assert found["counts"]["walks"] == 3
@@ -128,8 +139,8 @@ def test_coalescing_is_capped_and_for_base_leaves_only() -> None:
     two = machine(tlb(1, 8, coalesce=2))
     pages = [VMALLOC + i for i in range(4)]
     assert run(two, pages, [0, 1, 2, 3], contiguous=30)["l1_miss_positions"] == [0, 2]
-    large = [VMALLOC, VMALLOC + 512]
-    assert run(two, large, [0, 1], 21, contiguous=30)["l1_miss_positions"] == [0, 1]
+    large = [VMALLOC, VMALLOC + 100, VMALLOC + 512]
+    assert run(two, large, [0, 1, 2], 21, contiguous=30)["l1_miss_positions"] == [0, 2]
 
 
 def test_coalesced_entries_are_indexed_by_their_own_number() -> None:
@@ -227,6 +238,13 @@ def test_a_large_leaf_does_not_use_the_level_that_holds_it() -> None:
     assert [len(walk) for walk in found["walks"]] == [3, 1, 2, 1, 1]
 
 
+def test_a_large_leaf_is_not_looked_for_in_the_level_that_holds_it() -> None:
+    pscs = (Psc(name="PDE", level=2, entries=8), *PSCS[1:])
+    found = run(machine(tlb(1, 1), *pscs), [0, 512], [0, 1, 0, 1], 21)
+    assert [len(walk) for walk in found["walks"]] == [3, 1, 1, 1]
+    assert "psc_hits_PDE" not in found["counts"]
+
+
 def test_levels_above_the_hit_are_not_touched() -> None:
     # PDE cache of 8, PML4E cache of 2 with LRU. Walks under X (512 GiB no. 0), Y (no. 1), then X again by a
     # PDE hit: the PML4E of X is not refreshed, so Z drops X's, and a new PDE and PDPTE under X reads all
@@ -305,6 +323,12 @@ def test_a_guest_entry_covers_the_smaller_leaf() -> None:
     assert run(machine(tlb(1, 4), guest=Guest(host_leaf="2M")), pages, [0, 1], 21)["l1_miss_positions"] == [0]
 
 
+@pytest.mark.parametrize(("host_leaf", "misses"), [("4K", [0, 1]), ("2M", [0])])
+def test_a_guest_coalesces_what_the_host_keeps_together(host_leaf: Any, misses: list[int]) -> None:
+    hardware = machine(tlb(1, 4, coalesce=4), guest=Guest(host_leaf=host_leaf))
+    assert run(hardware, [VMALLOC, VMALLOC + 1], [0, 1], contiguous=14)["l1_miss_positions"] == misses
+
+
 # ---------------------------------------------------------------- CPUs, spaces, events
 
 
@@ -363,3 +387,22 @@ def test_a_switch_with_slots_drops_the_space_that_falls_out() -> None:
     switches = [event(0, SWITCH, space=1), event(1, SWITCH, space=2), event(2, SWITCH, space=1),
                 event(3, SWITCH, space=3)]  # fmt: skip
     assert walk_positions(switches, [0, 1, 0, 2, 0, 1], [5, 6, 7], spaces=[1, 2, 3], slots=2) == [0, 1, 3, 5]
+
+
+def test_a_switch_to_a_kernel_thread_drops_nothing() -> None:
+    assert walk_positions([event(1, SWITCH, space=0)], [0, 0], [5], spaces=[7]) == [0]
+    # Nor does it take a slot: 1 and 2 stay in two slots.
+    switches = [event(0, SWITCH, space=1), event(1, SWITCH, space=2), event(2, SWITCH, space=0)]
+    assert walk_positions(switches, [0, 1, 0, 1], [5, 6], spaces=[1, 2], slots=2) == [0, 1]
+
+
+def test_a_range_beyond_the_ceiling_is_a_full_flush() -> None:
+    # [0, 8 KiB) drops pages 0 and 1 only and costs 2 * 10; one byte more drops all and costs 300.
+    pages, order = [0, 1, 2, 50], [0, 1, 2, 3, 0, 1, 2, 3]
+    hardware = machine(tlb(1, 8), flush=Flush(full_cycles=300, page_cycles=10, ceiling_pages=2))
+    small = run(hardware, pages, order, events=event(4, FLUSH_RANGE, end=2 << 12))
+    large = run(hardware, pages, order, events=event(4, FLUSH_RANGE, end=(2 << 12) + 1))
+    assert small["stlb_miss_positions"] == [0, 1, 2, 3, 4, 5]
+    assert large["stlb_miss_positions"] == list(range(8))
+    assert (small["cycles"]["flush"], large["cycles"]["flush"]) == (20, 300)
+    assert [each["counts"]["entries_flushed"] for each in (small, large)] == [2, 4]

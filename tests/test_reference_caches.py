@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pagewalk.hardware.machine import Cache, Psc, Walker
-from reference import LOAD, simulate
+from reference import FETCH, LOAD, simulate
 from reference_caches import default_entry_address
 from strategies import X86, machine, mapping, tlb
 
@@ -85,6 +85,9 @@ def test_an_inclusive_level_takes_its_victims_out_above() -> None:
     order = [0, 1, 0, 2, 0]
     found = run(machine(tlb(1, 1), LEAF_ONLY, *pair), [0, 1, 2], order, entry_address=by_page)
     assert places(found) == ["memory", "memory", "L1D", "memory", "memory"]
+    # L2 is filled before L1D: line 0 leaves both, line 2 takes its place, and line 1 stays in L1D.
+    found = run(machine(tlb(1, 1), LEAF_ONLY, *pair), [0, 1, 2], [0, 1, 0, 2, 1], entry_address=by_page)
+    assert places(found) == ["memory", "memory", "L1D", "memory", "L1D"]
     loose = (cache("L1D", 2, 2, 5), cache("L2", 2, 2, 14))
     found = run(machine(tlb(1, 1), LEAF_ONLY, *loose), [0, 1, 2], order, entry_address=by_page)
     assert places(found) == ["memory", "memory", "L1D", "memory", "L1D"]
@@ -94,6 +97,41 @@ def test_an_inclusive_level_takes_its_victims_out_above() -> None:
 def test_shared_and_private_levels(shared: bool, second: str) -> None:
     one = machine(tlb(1, 1), LEAF_ONLY, cache("L2", 64, 64, 14, shared=shared))
     assert places(run(one, [0], [0, 0], cpus=[0, 1])) == ["memory", second]
+
+
+@pytest.mark.parametrize(("shared", "again"), [(False, "L1D"), (True, "memory")])
+def test_an_inclusive_shared_level_takes_its_victims_out_of_every_cpu(shared: bool, again: str) -> None:
+    # CPU 0 leaves line 0 in its L1D and in L2; CPU 1 reads lines 1 and 2, which drops line 0 from a shared L2
+    # of 2 lines. All four entries of a walk share the page's line: where was the first found?
+    pair = (cache("L1D", 8, 8, 5), cache("L2", 2, 2, 14, inclusive=True, shared=shared))
+    found = run(
+        machine(tlb(1, 1), *pair),
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 0],
+        cpus=[0, 1, 1, 0, 0],
+        entry_address=lambda level, page, space: 64 * page,
+    )
+    assert found["walks"][4][0] == ("PML4E", again)
+
+
+def test_the_walker_and_the_program_enter_where_they_do() -> None:
+    two = (cache("L1D", 8, 8, 5), cache("L2", 64, 64, 14))
+    found = run(machine(tlb(1, 1), *two, walker=Walker(enters="L2")), [0], [0], cache_mode="full")
+    assert found["caches"]["L1D"] == {"data_misses": 1}
+    assert found["caches"]["L2"] == {"walk_misses": 4, "data_misses": 1}
+
+
+def test_fetches_do_not_pass_the_data_caches() -> None:
+    one, pages = machine(tlb(1, 1), cache("L1D", 64, 64, 5)), [0]
+    found = simulate(one, pages, mapping(pages), [0, 0], [FETCH, LOAD], cache_mode="full")
+    assert found["caches"]["L1D"] == {"walk_misses": 4, "data_misses": 1}
+
+
+def test_who_evicts_whom() -> None:
+    # One line of cache: the data drops the last line of its walk, the next walk's first drops the data's.
+    one = machine(tlb(1, 1), cache("L1D", 1, 1, 5))
+    found = run(one, [0, 1], [0, 1], cache_mode="full")["caches"]["L1D"]
+    assert (found["walks_evicted_by_data"], found["data_evicted_by_walks"]) == (2, 1)
 
 
 def test_full_mode_sends_the_data_through_too() -> None:

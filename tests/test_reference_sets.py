@@ -59,6 +59,17 @@ def test_nru_keeps_one_bit_a_way() -> None:
     assert misses("nru", 3, [A, B, C, D, B, A, D, B]) == [0, 1, 2, 3, 5, 6]
 
 
+def test_nru_forgets_the_bit_of_an_emptied_way() -> None:
+    row = Row("nru", 3, 0)
+    for key in "abc":  # bits 0, 1; then all would be set: only 2
+        row.put(key)
+    row.hit("a")  # 0, 2
+    row.drop(0)  # 2
+    row.hit("b")  # 1, 2
+    assert row.put("d") is None  # into way 0; all would be set: only 0
+    assert row.victim() == 1
+
+
 def test_nru_with_one_way() -> None:
     assert misses("nru", 1, [A, A, B, B, A]) == [0, 2, 4]
 

@@ -275,3 +275,7 @@ def _caches(machine: Machine) -> Iterator[Fault]:
     if machine.walker.enters and machine.walker.enters not in names:
         what = f"there is no cache {machine.walker.enters[:80]!r}"
         yield "walker.enters", what, f"give one of: {', '.join(names) or 'none, as there is no cache'}"
+    for cache in machine.cache:
+        if cache.name == machine.walker.enters and cache.fill == "victim":
+            what = f"{cache.name[:80]!r} is a victim cache, which reads do not fill"
+            yield "walker.enters", what, "name a cache that is filled on demand"
