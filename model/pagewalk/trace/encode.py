@@ -29,6 +29,29 @@ class RawChunk(NamedTuple):
     """As in `Trace.events`, but `position` counts from the chunk's first access."""
 
 
+def pieces(chunk: RawChunk, size: int) -> Iterator[RawChunk]:
+    """A chunk in pieces of at most `size` accesses; nothing where it has neither accesses nor events."""
+    count = len(chunk.address)
+    if count <= size:
+        if count or (chunk.events is not None and len(chunk.events)):
+            yield chunk
+        return
+    for start in range(0, count, size):
+        end = min(start + size, count)
+        events = chunk.events
+        if events is not None:
+            inside = (events["position"] >= start) & ((events["position"] < end) | (end == count))
+            events = events[inside].copy()
+            events["position"] -= np.uint64(start)
+        yield RawChunk(
+            chunk.address[start:end],
+            None if chunk.flags is None else chunk.flags[start:end],
+            None if chunk.cpu is None else chunk.cpu[start:end],
+            None if chunk.space is None else chunk.space[start:end],
+            events,
+        )
+
+
 @dataclass(frozen=True)
 class Raw:
     """A trace that is not dictionary-encoded yet.

@@ -1,0 +1,91 @@
+"""Formats with records of fixed size: kernel captures, ChampSim, DynamoRIO."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.errors import BadInput
+from pagewalk.trace.encode import Raw, RawChunk, pieces
+from pagewalk.trace.readers import packed
+from pagewalk.trace.trace import EVENT, FLUSH_ALL, FLUSH_LOCAL
+
+CAPTURE_MAGIC, CAPTURE_VERSION = b"pwcaptur", 2
+"""Of tools/kernel-trace/memtrace.c, which describes the format; captures without it have 48-bit addresses."""
+
+
+def words(path: Path, record_bytes: int, header_bytes: int = 0) -> Iterator[NDArray[np.uint8]]:
+    """Blocks of whole records after the header; uint8, shape (records, record_bytes).
+
+    Raises
+    ------
+    BadInput
+        The content cannot be read, or ends within a record.
+    """
+    rest, done = b"", 0
+    skip = header_bytes
+    for block in packed.blocks(path):
+        content = rest + block[skip:]
+        skip = max(skip - len(block), 0)
+        whole = len(content) - len(content) % record_bytes
+        rest = content[whole:]
+        done += whole
+        if whole:
+            yield np.frombuffer(content, np.uint8, whole).reshape(-1, record_bytes)
+    if rest:
+        raise BadInput(
+            f"{path}: byte {header_bytes + done} of the content",
+            f"ends within a record of {record_bytes} bytes",
+            "copy or record it again",
+        )
+
+
+def recognises_capture(path: Path, head: bytes) -> bool:
+    """By its magic; without one, by bits that every record has clear."""
+    if head.startswith(CAPTURE_MAGIC):
+        return True
+    word = np.frombuffer(head, "<u8", len(head) // 8)
+    note = word >> np.uint64(63) != 0
+    access_bits = np.uint64(0x7FC0 << 48)
+    return bool(
+        len(word)
+        and np.all(word[note] & ~np.uint64(1 << 63 | 0xFF) == 0)
+        and np.all(word[~note] & access_bits == 0)
+        and np.any(word & np.uint64(1 << 47))
+    )
+
+
+def read_capture(path: Path) -> Raw:
+    """Read a capture of tools/kernel-trace.
+
+    A write of CR4 flushes everything on its CPU, one of CR3 all but global entries (the guest has no PCID);
+    INVLPG is not an event, for its address is not recorded.
+    """
+    head = packed.head(path)
+    header_bytes, address_bits, several = 0, 48, False
+    if head.startswith(CAPTURE_MAGIC):
+        header_bytes, address_bits, several = 16, 57, head[12:16] != b"\x01\0\0\0"
+        version = int.from_bytes(head[8:12], "little")
+        if len(head) < header_bytes or version != CAPTURE_VERSION:
+            raise BadInput(path, f"byte 8: capture version {version}", f"known is {CAPTURE_VERSION}")
+
+    def chunks(size: int) -> Iterator[RawChunk]:
+        from pagewalk.kernels.records import NOTE_CR3, NOTE_CR4, capture
+
+        cpu = 0
+        for block in words(path, 8, header_bytes):
+            word = block.reshape(-1).view("<i8").astype(np.int64)
+            address = np.empty(len(word), np.int64)
+            flags, cpus = np.empty(len(word), np.uint8), np.empty(len(word), np.uint8)
+            notes = np.empty((len(word), 3), np.int64)
+            records, noted, cpu = capture(word, address_bits, cpu, address, flags, cpus, notes)
+            note = notes[:noted]
+            note = note[np.isin(note[:, 1], (NOTE_CR3, NOTE_CR4))]
+            events = np.zeros(len(note), EVENT)
+            events["position"], events["cpu"] = note[:, 0], note[:, 2]
+            events["kind"] = np.where(note[:, 1] == NOTE_CR3, FLUSH_LOCAL, FLUSH_ALL)
+            chunk = RawChunk(address[:records].view(np.uint64), flags[:records], events=events)
+            yield from pieces(chunk._replace(cpu=cpus[:records]) if several else chunk, size)
+
+    return packed.raw(path, chunks, "flags", *(["cpu"] if several else []))
