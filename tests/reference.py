@@ -120,15 +120,22 @@ def switch_on(cpu: Cpu, slots: int, space: int) -> int:
     return cpu.drop(lambda key: key[1] in fallen, lambda key: key[1] in fallen)
 
 
-def flush_on(cpu: Cpu, machine: Machine, kind: int, start: int, end: int, base: int) -> tuple[int, int]:
-    """Flush or unmap on one CPU; returns the TLB entries dropped, and cycles."""
+def flush_on(
+    cpu: Cpu, machine: Machine, kind: int, start: int, end: int, base: int, moved: dict[Any, int]
+) -> tuple[int, int]:
+    """Flush or unmap on one CPU; returns the TLB entries dropped, and cycles.
+
+    The range is where the trace has it; `moved` says by how many bytes the mapping has moved an entry.
+    """
     cost = machine.flush
     pages = (end + (1 << base) - 1 >> base) - (start >> base)
     if kind in (FLUSH_RANGE, UNMAP) and (cost is None or pages <= cost.ceiling_pages):
-        dropped = cpu.drop(
-            lambda key: key[3] << key[2] < end and key[3] + 1 << key[2] > start,
-            everything,
-        )
+
+        def touched(key: Any) -> bool:
+            first = (key[3] << key[2]) - moved[key[1:]]
+            return bool(first < end and first + (1 << key[2]) > start)
+
+        dropped = cpu.drop(touched, everything)
         return dropped, pages * cost.page_cycles if cost else 0
     unwanted = not_global if kind == FLUSH_LOCAL else everything
     return cpu.drop(unwanted, unwanted), cost.full_cycles if cost else 0
@@ -139,6 +146,7 @@ def happen(
     all_cpus: list[Cpu],
     machine: Machine,
     base: int,
+    moved: dict[Any, int],
     counts: Counter[str],
     cycles: Counter[str],
 ) -> None:
@@ -149,7 +157,7 @@ def happen(
         if kind == SWITCH:
             counts["entries_flushed"] += switch_on(cpu, machine.spaces.slots, space)
         else:
-            dropped, spent = flush_on(cpu, machine, kind, start, end, base)
+            dropped, spent = flush_on(cpu, machine, kind, start, end, base, moved)
             counts["entries_flushed"] += dropped
             cycles["flush"] += spent
 
@@ -301,7 +309,7 @@ def simulate(
     ----------
     machine : Machine
     pages : sequence of int
-        The trace's distinct pages; `mapping` says where each lies.
+        The trace's distinct pages of 4 KiB, where events speak of them; `mapping` says where each lies.
     mapping : Mapping
     page_index, kinds, cpus, offsets : sequences, one item for each access
         Index into `pages`; LOAD, STORE, FETCH or SKIP; CPU (0); byte in the 4-KiB page (0).
@@ -338,11 +346,12 @@ def simulate(
     l1_misses: list[int] = []
     stlb_misses: list[int] = []
     homes: dict[Any, Any] = {}  # exclusive: where in the STLB an L1 entry came from and returns to
+    moved: dict[Any, int] = {}  # TLB entry -> bytes by which the mapping moved its pages
     places: dict[Any, Any] = {}  # (CPU, page, kind) -> its places in L1 and STLB, which never change
 
     for position, (index, kind) in enumerate(zip(page_index, kinds, strict=True)):
         while pending and pending[0][0] <= position:
-            happen(pending.pop(0), all_cpus, machine, base, counts, cycles)
+            happen(pending.pop(0), all_cpus, machine, base, moved, counts, cycles)
         if kind == SKIP:
             continue
         number = cpus[position] if cpus is not None else 0
@@ -355,7 +364,9 @@ def simulate(
                 host_leaf = shift_of(machine.guest.host_leaf)
                 leaf, contiguous = min(leaf, host_leaf), min(contiguous, host_leaf)
             facts = (kind, page, leaf, contiguous, base, space)
-            places[number, index, kind] = place(machine, cpu.l1, *facts), place(machine, cpu.stlb, *facts)
+            both = place(machine, cpu.l1, *facts), place(machine, cpu.stlb, *facts)
+            places[number, index, kind] = both
+            moved |= {found[1][1:]: page - int(pages[index]) << 12 for found in both if found is not None}
         in_l1, in_stlb = places[number, index, kind]
         counts["accesses"] += 1
         found = translate(cpu, machine, in_l1, in_stlb, homes)
@@ -373,7 +384,7 @@ def simulate(
             offset = offsets[position] if offsets is not None else 0
             caches.read(number, frame << 12 | offset, "data")
     for event in pending:
-        happen(event, all_cpus, machine, base, counts, cycles)
+        happen(event, all_cpus, machine, base, moved, counts, cycles)
 
     for references in walks.done:
         counts["walks"] += 1

@@ -346,6 +346,8 @@ def traces(
     draw: st.DrawFn, mapped: Mapping, spaces: Any, *, cpus: int = 1, with_events: bool = False
 ) -> Trace:
     """A trace over the pages of a mapping: loads, stores, fetches, on some CPUs, with some events."""
+    by = draw(st.sampled_from([0, 0, 0, 5, -512, 3 * 512 + 1]))
+    recorded = mapped.page + by * (mapped.page >> 27 != 0)  # the mapping may have moved all but the lowest
     count = draw(st.integers(0, 400))
     dice = random.Random(draw(st.integers(0, 1 << 16)))
     page: list[int] = []
@@ -367,10 +369,10 @@ def traces(
     cpu = dice.choices(range(cpus), k=count)
     offset = dice.choices((0, 8, 60, 64, 2048, 4095), k=count)
     last_cpu = max(cpu, default=0) if cpus > 1 else 0
-    happened = draw(events(count, mapped.page, last_cpu + 1, spaces is not None)) if with_events else None
+    happened = draw(events(count, recorded, last_cpu + 1, spaces is not None)) if with_events else None
     return trace_from_pages(
         "drawn",
-        mapped.page.astype(np.uint64),
+        recorded.astype(np.uint64),
         np.array(page, np.uint32),
         offset=np.array(offset, np.uint16),
         flags=np.array(flag, np.uint8),

@@ -377,6 +377,14 @@ def test_a_range_drops_what_it_touches_and_the_psc(kind: int) -> None:
     assert [len(walk) for walk in found["walks"]] == [4, 4]
 
 
+def test_ranges_are_where_the_trace_has_them() -> None:
+    # The mapping has moved pages 5 and 6 to 105 and 106: the range of page 5 drops the entry of 105 alone.
+    mapped = mapping([105, 106])
+    order, flush = [0, 1, 0, 1], event(2, FLUSH_RANGE, start=5 << 12, end=6 << 12)
+    found = simulate(machine(tlb(1, 8)), [5, 6], mapped, order, [LOAD] * 4, events=flush)
+    assert found["stlb_miss_positions"] == [0, 1, 2]
+
+
 def test_a_switch_without_slots_drops_all_but_global() -> None:
     switch = [event(2, SWITCH, space=7)]
     assert walk_positions(switch, [0, 1, 0, 1], [5, 6], spaces=[0, 7]) == [0, 1, 3]

@@ -116,7 +116,8 @@ class Run:
     ) -> None:
         self.trace, self.mapping, self.machine = trace, mapping, machine
         self.fetches, self.full = fetches, cache_mode == "full" and bool(machine.cache)
-        self.tables = translate(mapping, machine, trace.spaces)
+        recorded = (trace.pages << np.uint64(trace.page_shift - 12)).astype(np.int64)
+        self.tables = translate(mapping, machine, trace.spaces, recorded)
         self.state = power_on(machine, self.tables, mapping.geometry.levels, trace.cpus)
         self.tally = Tally(machine, mapping, trace.accesses)
         self.size = min(size, max(trace.accesses, 1))

@@ -36,7 +36,8 @@ class LevelTable:
     ways, policy, number, cycles : ndarray of int64, shape (sets,)
         Of each set of one CPU; `number` is that within its own array.
     tag_space, tag_start, tag_end : ndarray of int64, shape (tags,)
-        Address space and range (in 4 KiB pages) that each tag covers; tags are the same at both levels.
+        Address space and range (in 4 KiB pages, where the trace has it) that each tag covers; tags are the
+        same at both levels.
     """
 
     set_of: NDArray[np.int32]
@@ -163,7 +164,12 @@ def _by_set(
     return np.repeat(values, sets) if len(arrays) else np.zeros(0, np.int64)
 
 
-def translate(mapping: Mapping, machine: Machine, spaces: NDArray[np.uint16] | None = None) -> Tables:
+def translate(
+    mapping: Mapping,
+    machine: Machine,
+    spaces: NDArray[np.uint16] | None = None,
+    recorded: NDArray[np.int64] | None = None,
+) -> Tables:
     """Work out, for every distinct page, all that the kernels will look up.
 
     Parameters
@@ -172,6 +178,9 @@ def translate(mapping: Mapping, machine: Machine, spaces: NDArray[np.uint16] | N
     machine : Machine
     spaces : ndarray of uint16, shape (distinct,), optional
         Address space of each distinct page; 0 is global.
+    recorded : ndarray of int64, shape (distinct,), optional
+        Where the trace has each distinct page (4 KiB page number), if the mapping has moved it: the ranges
+        of its events are in these addresses.
 
     Raises
     ------
@@ -211,7 +220,8 @@ def translate(mapping: Mapping, machine: Machine, spaces: NDArray[np.uint16] | N
         )
     number = page[some] >> (shifts - 12)
     index, tag = dense(shifts.ravel(), number.ravel(), np.tile(space[some], len(both)))
-    start = number.ravel()[index] << (shifts.ravel()[index] - 12)
+    moved = np.zeros(len(page), np.int64) if recorded is None else page - recorded
+    start = (number.ravel()[index] << (shifts.ravel()[index] - 12)) - np.tile(moved[some], len(both))[index]
     tags = np.tile(space[some], len(both))[index], start, start + (1 << (shifts.ravel()[index] - 12))
     first, second = (
         _level(
