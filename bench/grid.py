@@ -1,16 +1,21 @@
-"""The workloads, machines and mappings of the suite. Plain strings; pagewalk is imported when called."""
+"""The grid of the baseline, and what is tracked of it. pagewalk is imported when it is called.
 
-WORKLOADS = {
-    "git diff": "sample:gitdiff",
-    "uniform 256 MiB": "synth:uniform?size=256M&accesses=1e6&seed=1",
-    "zipf 1 GiB": "synth:zipf?size=1G&accesses=1e6&seed=1",
-    "sequential": "synth:sequential?size=256M&step=64&accesses=1e6",
-    "chase 8 MiB": "synth:chase?size=8M&accesses=1e6&seed=1",
-    "hash probes": "synth:probes?table=64M&accesses=1e6&seed=1",
-    "mixed": "synth:mixed?accesses=1e6&seed=1",
-}
-MACHINES = ("textbook-setassoc", "intel-skylake-sp", "amd-zen3-milan", "intel-sapphire-rapids")
-MAPPINGS = ("base", "pmd")
+The grid comes from ``results/baseline.json``, so asv's history and the gate speak of the same things. Like
+the suite itself it is the working tree's: asv runs it over every commit.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+BASELINE = json.loads((Path(__file__).parent.parent / "results" / "baseline.json").read_text())
+WORKLOADS = BASELINE["grid"]["workloads"]
+MACHINES, MAPPINGS = tuple(BASELINE["grid"]["machines"]), tuple(BASELINE["grid"]["mappings"])
+LIVES, RELEASES = tuple(BASELINE["grid"]["lives"]), tuple(BASELINE["grid"]["releases"])
+
+_TRACES = sorted(item for item in BASELINE["inputs"].items() if item[0].startswith("trace "))
+TRACES_SHA256 = hashlib.sha256(json.dumps(_TRACES).encode()).hexdigest()[:12]
+"""Of all traces together."""
 
 
 def subject(workload):
@@ -21,19 +26,25 @@ def subject(workload):
 
 
 def figures(replay):
-    """What is tracked of one replay; smaller is better, never negative."""
-    accesses = replay.counts["accesses"] / 1000
+    """What is tracked of one replay: plain numbers, smaller is better, never negative.
+
+    Traces carry no count of instructions, so rates are for 1000 accesses and not for 1000 instructions.
+    """
+    counts, cycles, memory = replay.counts, replay.cycles, replay.memory
+    thousands = counts["accesses"] / 1000
     return {
-        "l1_misses": replay.counts["l1_dtlb_misses"] / accesses,
-        "stlb_misses": replay.counts["stlb_misses"] / accesses,
-        "walk_refs": replay.counts["walk_refs"] / accesses,
-        "walk_cycles": replay.cycles["walk"] / accesses,
-        "page_tables": float(replay.memory["page_tables"]),
-        "rounding_waste": float(replay.memory["rounding_waste"]),
+        "l1_misses": counts["l1_dtlb_misses"] / thousands,
+        "stlb_misses": counts["stlb_misses"] / thousands,
+        "stlb_miss_ratio": 100 * counts["stlb_misses"] / max(counts["l1_dtlb_misses"], 1),
+        "refs_per_walk": counts["walk_refs"] / max(counts["walks"], 1),
+        "walk_cycles": cycles["walk"] / thousands,
+        "exposed_cycles": cycles["exposed"] / thousands,
+        "page_tables": memory["page_tables"],
+        "rounding_waste": memory["rounding_waste"],
     }
 
 
-def compute():
+def replayed():
     """Replay the whole grid: (workload, machine, mapping) -> figures."""
     from pagewalk.hardware.load import load
     from pagewalk.study.replays import replays
@@ -44,3 +55,13 @@ def compute():
         for replay in replays(subject(workload), machines, MAPPINGS):
             found[workload, replay.machine, replay.mapping] = figures(replay)
     return found
+
+
+def lived():
+    """Let each kernel release live each life: (life, release) -> figures."""
+    import msgspec
+
+    from pagewalk.study.lives import Event, live
+
+    lives = msgspec.convert(BASELINE["grid"]["lives"], dict[str, list[Event]])
+    return {(name, release): live(events, release) for name, events in lives.items() for release in RELEASES}

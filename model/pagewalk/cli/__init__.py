@@ -20,6 +20,7 @@ COMMANDS = {
     "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),
     "kernels": ("pagewalk.cli.kernels", "what each kernel release maps huge, each rule with its source"),
     "trace": ("pagewalk.cli.traces", "look at, convert and make traces"),
+    "check": ("pagewalk.cli.check", "whether the model still says what the committed baseline says"),
     "doctor": ("pagewalk.cli.doctor", "versions, compiled kernels, what this machine can measure"),
 }
 """Command -> module that defines it, and its line in the help."""
