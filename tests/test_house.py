@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "model" / "pagewalk"
-KERNELS = sorted((PACKAGE / "kernels").glob("*.py"))
+KERNELS = sorted((PACKAGE / "kernels").rglob("*.py"))
 ALLOWED = {"numpy", "numba", "llvmlite", "typing", "pagewalk", "collections"}
 """What a sealed kernel may import; of pagewalk only pagewalk.kernels."""
 

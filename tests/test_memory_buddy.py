@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagewalk.errors import BadInput
-from pagewalk.linux.memory.ageing import age, from_buddyinfo
 from pagewalk.linux.memory.buddy import (
     MOVABLE,
     RECLAIMABLE,
     UNMOVABLE,
     Memory,
     Orders,
-    fresh,
     gather,
 )
+from pagewalk.linux.memory.conditions import age, fresh, from_buddyinfo
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from kernels_in_memory import GIB, RANGES, TWO_NODES, X86_IN_V8, check, kernel
 from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import MIB
-from pagewalk.linux.memory.ageing import age
-from pagewalk.linux.memory.buddy import UNMOVABLE, fresh
+from pagewalk.linux.memory.buddy import UNMOVABLE
+from pagewalk.linux.memory.conditions import age, fresh
 from pagewalk.linux.memory.kernel import Event, SetMemory, UnmapAliases, Vfree, Vmalloc, Vrealloc
 from pagewalk.linux.memory.page_tables import PRESENT, WRITE
 
@@ -282,6 +282,24 @@ def test_scan_steps_before_and_since_v8():
 
 
 # Permissions
+
+
+@pytest.mark.parametrize(
+    ("arch", "most"),
+    [("x86-64", 33), ("x86-64-5level", 33), ("riscv-sv39", 64), ("arm64-4k", 511), ("arm64-64k", 8191)],
+)
+def test_from_how_many_pages_on_all_is_flushed(arch, most):
+    """Reference 4.7; arm64: MAX_DVM_OPS = PTRS_PER_PTE."""
+    linux = kernel("7.3", arch, SMALL)
+    for pages, what in ((1, "flush-range"), (most, "flush-range"), (most + 1, "flush-all")):
+        linux.maps.flush(0, pages * linux.page_bytes, "test")
+        assert linux.maps.log[-1].what == what
+
+
+def test_powerpc_always_flushes_all():
+    linux = kernel("7.3", "powerpc64-radix-4k", SMALL)
+    linux.maps.flush(0, 4096, "test")
+    assert linux.maps.log[-1].what == "flush-all"
 
 
 def test_a_part_of_a_huge_area_splits_area_and_direct_map():

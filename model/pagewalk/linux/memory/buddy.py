@@ -7,15 +7,12 @@ another migrate type, the largest first) are those of Linux 5.17 to 6.9 mm/page_
 file. Not modelled: per-CPU page lists, watermarks, compaction, reclaim.
 """
 
-import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pagewalk.errors import BadInput
 
 UNMOVABLE, MOVABLE, RECLAIMABLE = range(3)
 """Migrate types; the kernel's others (high-atomic, CMA, isolate) are left out."""
@@ -29,9 +26,6 @@ FALLBACKS = {
 
 BULK_PAGES = 100
 """Pages in one call of the bulk allocator (Linux mm/vmalloc.c `vm_area_alloc_pages`, reference 3.4)."""
-
-X86_ZONE_ENDS = (("DMA", 16 << 20), ("DMA32", 4 << 30), ("Normal", 1 << 64))
-"""x86-64 zones by the physical address where they end."""
 
 
 @dataclass(frozen=True)
@@ -325,51 +319,6 @@ class Memory:
         """Share of the free memory that lies in blocks smaller than this order, 0 to 1."""
         free = self.free_frames()
         return 1 - (self.blocks(order) << order) / free if free else 0.0
-
-
-def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = ORDERS_4K) -> list[Zone]:
-    """Make empty zones, cut as on x86-64, that span each node's memory.
-
-    Parameters
-    ----------
-    ranges : dict of int to sequence of (int, int)
-        For each node, physical byte ranges with memory; end exclusive.
-    orders : Orders
-    """
-    zones = []
-    for node, spans in ranges.items():
-        low = 0
-        for name, high in X86_ZONE_ENDS:
-            inside = [(max(s, low), min(e, high)) for s, e in spans if s < high and e > low]
-            if inside:
-                first, last = min(s for s, _ in inside), max(e for _, e in inside)
-                zones.append(Zone(node, name, first >> orders.page_shift, last >> orders.page_shift, orders))
-            low = high
-    zones.sort(key=lambda zone: zone.start)
-    for below, above in itertools.pairwise(zones):
-        if above.start < below.end:
-            raise BadInput(
-                "memory", f"nodes {below.node} and {above.node} overlap", "give each node its own range"
-            )
-    return zones
-
-
-def fresh(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = ORDERS_4K) -> Memory:
-    """Memory of a machine that has just booted: every frame of the ranges is free.
-
-    Parameters
-    ----------
-    ranges : dict of int to sequence of (int, int)
-        For each node, physical byte ranges with memory; end exclusive.
-    orders : Orders
-    """
-    memory = Memory(x86_zones(ranges, orders))
-    shift = orders.page_shift
-    for node, spans in ranges.items():
-        for zone in (zone for zone in memory.zones if zone.node == node):
-            for start, end in spans:
-                zone.populate(max(start >> shift, zone.start), min(end >> shift, zone.end))
-    return memory
 
 
 def gather(

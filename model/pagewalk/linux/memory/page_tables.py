@@ -412,15 +412,6 @@ class PageTables:
                     count[shift] = count.get(shift, 0) + number
         return count
 
-    def frames(self) -> NDArray[np.int64]:
-        """Every frame that is mapped, once for each base page that maps it; ascending."""
-        parts = [np.empty(0, np.int64)]
-        for (level, _), table in self.tables.items():
-            first = table.target[table.target >= 0]
-            if len(first):
-                parts.append((first[:, None] + np.arange(1 << (self.shift[level] - self.base))).ravel())
-        return np.sort(np.concatenate(parts))
-
     def table_bytes(self) -> int:
         """Memory of all tables below the top one."""
         return sum(

@@ -1,4 +1,4 @@
-"""Memory that has been used: laid out from ``/proc/buddyinfo``, or aged by a seeded workload."""
+"""Memory in a given condition: fresh, as ``/proc/buddyinfo`` says, or aged by a seeded workload."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,58 @@ from pagewalk.linux.memory.buddy import (
     Memory,
     Orders,
     Zone,
-    x86_zones,
 )
+
+X86_ZONE_ENDS = (("DMA", 16 << 20), ("DMA32", 4 << 30), ("Normal", 1 << 64))
+"""x86-64 zones by the physical address where they end."""
 
 Counts = Mapping[int, Sequence[int]]
 """Migrate type -> number of free blocks of each order, 0 to the largest."""
+
+
+def x86_zones(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = ORDERS_4K) -> list[Zone]:
+    """Make empty zones, cut as on x86-64, that span each node's memory.
+
+    Parameters
+    ----------
+    ranges : dict of int to sequence of (int, int)
+        For each node, physical byte ranges with memory; end exclusive.
+    orders : Orders
+    """
+    zones = []
+    for node, spans in ranges.items():
+        low = 0
+        for name, high in X86_ZONE_ENDS:
+            inside = [(max(s, low), min(e, high)) for s, e in spans if s < high and e > low]
+            if inside:
+                first, last = min(s for s, _ in inside), max(e for _, e in inside)
+                zones.append(Zone(node, name, first >> orders.page_shift, last >> orders.page_shift, orders))
+            low = high
+    zones.sort(key=lambda zone: zone.start)
+    for below, above in itertools.pairwise(zones):
+        if above.start < below.end:
+            raise BadInput(
+                "memory", f"nodes {below.node} and {above.node} overlap", "give each node its own range"
+            )
+    return zones
+
+
+def fresh(ranges: Mapping[int, Sequence[tuple[int, int]]], orders: Orders = ORDERS_4K) -> Memory:
+    """Memory of a machine that has just booted: every frame of the ranges is free.
+
+    Parameters
+    ----------
+    ranges : dict of int to sequence of (int, int)
+        For each node, physical byte ranges with memory; end exclusive.
+    orders : Orders
+    """
+    memory = Memory(x86_zones(ranges, orders))
+    shift = orders.page_shift
+    for node, spans in ranges.items():
+        for zone in (zone for zone in memory.zones if zone.node == node):
+            for start, end in spans:
+                zone.populate(max(start >> shift, zone.start), min(end >> shift, zone.end))
+    return memory
 
 
 def from_buddyinfo(
