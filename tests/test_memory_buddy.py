@@ -78,6 +78,24 @@ def test_unmovable_pages_convert_the_largest_movable_block():
     assert list(zone.block_type) == [MOVABLE, MOVABLE, UNMOVABLE, UNMOVABLE] + [MOVABLE] * 4
 
 
+def test_a_lower_zone_s_pageblock_comes_before_a_part_of_one_here():
+    """The kernel's ALLOC_NOFRAGMENT: rather another zone of the node than mixing types in a pageblock."""
+    memory = fresh({0: [(2 * GIB, 2 * GIB + 4 * MIB), (4 * GIB, 4 * GIB + 4 * MIB)]})
+    movable = [memory.take(0, MOVABLE) for _ in range(1024)]
+    assert min(movable) >= 4 * GIB >> 12
+    memory.give(movable[:100])
+    assert memory.take(0, UNMOVABLE) == 2 * GIB >> 12
+
+
+def test_a_page_that_will_soon_merge_is_taken_last():
+    """If the pair beside it is free, its own pair may soon be: it goes to the end of its list."""
+    memory = small(4)
+    frames = [memory.take(0) for _ in range(1024)]
+    memory.give([frames[100], frames[2], frames[3]])
+    memory.give([frames[0]])
+    assert [memory.take(0), memory.take(0)] == [frames[100], frames[0]]
+
+
 def test_a_mostly_used_pageblock_is_raided_but_keeps_its_type():
     memory = small(4)
     movable = [memory.take(0, MOVABLE) for _ in range(1024)]

@@ -50,7 +50,7 @@ def bits(linux, name):
     return result
 
 
-@pytest.mark.parametrize(("version", "areas"), [("5.17", 2), ("6.1", 2), ("6.12", 6)])
+@pytest.mark.parametrize(("version", "areas"), [("5.17", 2), ("6.3", 2), ("6.4", 6), ("6.12", 6)])
 def test_a_module_s_life(version, areas):
     linux = kernel(version)
     linux.apply(LoadModule(**MODULE))
@@ -215,6 +215,18 @@ def test_a_freed_piece_goes_through_writable_and_the_area_is_one_leaf_again():
     piece = linux.part(TextMemory).pieces["trampoline again"]
     assert piece[0] % (2 * MIB) == 4 * KIB
     check(linux)
+
+
+def test_the_lowest_free_piece_is_taken_first():
+    linux = kernel("6.15")
+    for name in "abcd":
+        linux.apply(AddTrampoline(name=name))
+    places = dict(linux.part(TextMemory).pieces)
+    for name in "ca":
+        linux.apply(RemoveTrampoline(name=name))
+    for name, place in (("e", "a"), ("f", "c")):
+        linux.apply(AddTrampoline(name=name))
+        assert linux.part(TextMemory).pieces[f"trampoline {name}"] == places[f"trampoline {place}"]
 
 
 def test_an_empty_cache_area_is_freed_and_leaves_nothing_wrong():
