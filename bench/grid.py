@@ -28,11 +28,12 @@ def subject(workload):
 def figures(replay):
     """What is tracked of one replay: plain numbers, smaller is better, never negative.
 
-    Traces carry no count of instructions, so rates are for 1000 accesses and not for 1000 instructions.
+    Traces carry no count of instructions, so rates are for 1000 accesses and not for 1000 instructions. They
+    are cut to six digits, to be read; the baseline has the exact counts.
     """
     counts, cycles, memory = replay.counts, replay.cycles, replay.memory
     thousands = counts["accesses"] / 1000
-    return {
+    found = {
         "l1_misses": counts["l1_dtlb_misses"] / thousands,
         "stlb_misses": counts["stlb_misses"] / thousands,
         "stlb_miss_ratio": 100 * counts["stlb_misses"] / max(counts["l1_dtlb_misses"], 1),
@@ -42,6 +43,7 @@ def figures(replay):
         "page_tables": memory["page_tables"],
         "rounding_waste": memory["rounding_waste"],
     }
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def replayed():

@@ -49,7 +49,7 @@ class Change:
 
     def track_walk_cycles_left(self, grid, workload, machine):
         base, pmd = (grid[workload, machine, mapping]["walk_cycles"] for mapping in ("base", "pmd"))
-        return 100 * pmd / base if base else float("nan")
+        return round(100 * pmd / base, 4) if base else float("nan")
 
     track_walk_cycles_left.pretty_name = "Walk cycles that PMD leaves leave"
     track_walk_cycles_left.unit = "% of those with base pages"
