@@ -123,13 +123,14 @@ def _index(sets: int) -> st.SearchStrategy[str]:
     )
 
 
+POLICIES = ["lru", "fifo", "random", "tree-plru", "nru", "srrip", "mru+1%3-plru4"]
+
+
 @st.composite
-def shapes(draw: st.DrawFn, most_sets: int = 8) -> dict[str, Any]:
+def shapes(draw: st.DrawFn, policies: list[str], most_sets: int = 8) -> dict[str, Any]:
     """Entries, ways and policy of an array."""
     sets = draw(st.sampled_from([s for s in (1, 1, 2, 3, 4, 8) if s <= most_sets]))
-    policy = draw(
-        st.sampled_from(["lru", "lru", "fifo", "random", "tree-plru", "nru", "srrip", "mru+1%3-plru4"])
-    )
+    policy = draw(st.sampled_from(policies))
     ways = 12 if policy == "mru+1%3-plru4" else draw(st.sampled_from([1, 2, 4, 8]))
     if policy in ("lru", "fifo", "random", "nru", "srrip"):
         ways = draw(st.integers(1, 6))
@@ -158,12 +159,17 @@ HOLDS = [
 
 @st.composite
 def arrays(
-    draw: st.DrawFn, level: int, holds: list[list[str]], serves: list[str], coalesces: bool
+    draw: st.DrawFn,
+    level: int,
+    holds: list[list[str]],
+    serves: list[str],
+    coalesces: bool,
+    policies: list[str],
 ) -> list[Tlb]:
     """The arrays of one level that serve the same kinds, one for each group of leaf sizes."""
     found = []
     for sizes in holds:
-        shape = draw(shapes())
+        shape = draw(shapes(policies))
         index = draw(_index(shape["entries"] // (shape["ways"] or shape["entries"])))
         coalesce = draw(st.sampled_from([1, 1, 2, 4, 8])) if coalesces else 1
         name = f"L{level} {'+'.join(serves)} {'+'.join(sizes)} {len(found)}"
@@ -174,7 +180,7 @@ def arrays(
 
 
 @st.composite
-def tlbs(draw: st.DrawFn, inclusion: str) -> list[Tlb]:
+def tlbs(draw: st.DrawFn, inclusion: str, policies: list[str]) -> list[Tlb]:
     """Both levels: unified or split by kind and by leaf size."""
     kinds = draw(
         st.sampled_from([[ALL_KINDS], [["load", "store"], ["fetch"]], [["load"], ["store"], ["fetch"]],
@@ -185,13 +191,13 @@ def tlbs(draw: st.DrawFn, inclusion: str) -> list[Tlb]:
     found = []
     for serves in kinds:
         holds = split if inclusion != "none" else draw(st.sampled_from(HOLDS))
-        found += draw(arrays(1, holds, serves, coalesces))
+        found += draw(arrays(1, holds, serves, coalesces, policies))
     seconds: list[list[list[str]]] = [[], [ALL_KINDS], [ALL_KINDS], [["load", "store"], ["fetch"]]]
     # No rule says which of several STLB arrays takes the victim of an L1 array that serves the kinds of both.
     second = draw(st.sampled_from(seconds[:3] if inclusion == "exclusive" else seconds))
     for serves in second:
         holds = split if inclusion != "none" else draw(st.sampled_from(HOLDS))
-        found += draw(arrays(2, holds, serves, coalesces))
+        found += draw(arrays(2, holds, serves, coalesces, policies))
     return found
 
 
@@ -205,22 +211,22 @@ def most_candidates(found: list[Tlb]) -> int:
 
 
 @st.composite
-def pscs(draw: st.DrawFn, levels: int, prefix: str = "") -> list[Psc]:
+def pscs(draw: st.DrawFn, levels: int, policies: list[str], prefix: str = "") -> list[Psc]:
     """Paging-structure caches of some levels."""
     found = []
     for level in range(2, levels + 1):
         if draw(st.booleans()):
-            found.append(Psc(name=f"{prefix}level {level}", level=level, **draw(shapes(4))))
+            found.append(Psc(name=f"{prefix}level {level}", level=level, **draw(shapes(policies, 4))))
     return draw(st.permutations(found))
 
 
 @st.composite
-def caches(draw: st.DrawFn, cpus: int) -> list[Cache]:
+def caches(draw: st.DrawFn, cpus: int, policies: list[str]) -> list[Cache]:
     """Up to three levels of data caches, shared ones outermost."""
     found: list[Cache] = []
     shared = False
     for level in range(draw(st.integers(0, 3))):
-        shape = draw(shapes(4))
+        shape = draw(shapes(policies, 4))
         shared = shared or (level > 0 and cpus > 1 and draw(st.booleans()))
         victim = level > 0 and draw(st.booleans())
         found.append(
@@ -243,8 +249,9 @@ def machines(draw: st.DrawFn, *, levels: int = 4, cpus: int = 1, guest: bool | N
     """Valid machines over all that a description can say."""
     inclusion = draw(st.sampled_from(["none", "none", "inclusive", "exclusive"]))
     is_guest = draw(st.integers(0, 3)) == 0 if guest is None else guest
-    found = draw(tlbs(inclusion))
-    cached = draw(caches(cpus))
+    policies = draw(st.sampled_from([POLICIES, POLICIES, ["lru"]]))
+    found = draw(tlbs(inclusion, policies))
+    cached = draw(caches(cpus, policies))
     enters = draw(st.sampled_from([""] + [c.name for c in cached if c.fill == "demand"]))
     more: dict[str, Any] = {}
     if draw(st.booleans()):
@@ -256,18 +263,18 @@ def machines(draw: st.DrawFn, *, levels: int = 4, cpus: int = 1, guest: bool | N
     elif most_candidates(found) == 4:
         more["choose"] = draw(st.sampled_from(["VPN[1:0]", "{VPN[0], VPN[9]}"]))
     if is_guest:
-        nested = draw(shapes(4))
+        nested = draw(shapes(policies, 4))
         host_levels = draw(st.integers(4, 5))
         more["guest"] = Guest(
             host_leaf=draw(st.sampled_from(["4K", "2M", "1G"])),
             host_levels=host_levels,
             nested_entries=nested["entries"] if draw(st.booleans()) else 0,
             nested_ways=nested["ways"],
-            host_psc=draw(pscs(host_levels, "host ")),
+            host_psc=draw(pscs(host_levels, policies, "host ")),
         )
     return machine(
         *found,
-        *draw(pscs(levels)),
+        *draw(pscs(levels, policies)),
         *cached,
         inclusion=inclusion,
         walker=Walker(

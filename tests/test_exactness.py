@@ -204,7 +204,7 @@ def test_random_guests(data: st.DataObject) -> None:
     hardware = data.draw(machines(cpus=2, guest=True))
     check(hardware, "drawn")
     mapped, spaces = data.draw(mappings(with_spaces=True))
-    trace = data.draw(traces(mapped, spaces, cpus=2))
+    trace = data.draw(traces(mapped, spaces, cpus=2, with_events=True))
     mode = data.draw(st.sampled_from(["walks-only", "full"]))
     agree(trace, mapped, hardware, cache_mode=mode, chunk=data.draw(CHUNKS))
 
