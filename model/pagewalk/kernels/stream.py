@@ -8,7 +8,20 @@ FETCH, STORE = 0x20, 0x08
 
 @jit
 def units(
-    page, flags, cpu, unit_of_page, fetches, kinds, whole_runs, last, touched, unit, kind, cpu_out, at, record
+    page,
+    flags,
+    cpu,
+    unit_of_page,
+    fetches,
+    kinds,
+    whole_runs,
+    last,
+    touched,
+    unit,
+    kind,
+    cpu_out,
+    at,
+    page_out,
 ):
     """Write an access for each change of (unit, kind, CPU); return how many, all accesses, and fetches.
 
@@ -32,8 +45,10 @@ def units(
         Accesses of each distinct page are added.
     unit, kind, cpu_out : ndarray of int32, int64, int64
         The accesses that remain.
-    at, record : ndarray of int64
-        Their positions among the accesses, and among the records, of this call.
+    at : ndarray of int64
+        Their positions among the accesses of this call.
+    page_out : ndarray of uint32
+        Their pages.
     """
     n = accesses = fetched = 0
     last_unit, last_kind, last_cpu = last[0], last[1], last[2]
@@ -51,7 +66,7 @@ def units(
         touched[p] += 1
         u = unit_of_page[p]
         c = cpu[i] if len(cpu) > 0 else 0
-        unit[n], kind[n], cpu_out[n], at[n], record[n] = u, k, c, accesses, i
+        unit[n], kind[n], cpu_out[n], at[n], page_out[n] = u, k, c, accesses, p
         accesses += 1
         if u != last_unit or k != last_kind or c != last_cpu or not whole_runs[k]:
             n += 1

@@ -16,10 +16,12 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.events import happen
+from pagewalk.replay.fast import Fast, add_uniform_walks
+from pagewalk.replay.fast import fast as fast_tables
 from pagewalk.replay.result import Replay
 from pagewalk.replay.state import MAX_READS, power_on
 from pagewalk.replay.tables import INCLUSIONS, translate
-from pagewalk.replay.tally import Tally, result
+from pagewalk.replay.tally import Tally, result, window_of
 from pagewalk.trace.trace import CHUNK, FETCH, Chunk, Trace
 
 WALKS_AT_ONCE = 1 << 14
@@ -44,6 +46,7 @@ def replay(
     chunk: int = CHUNK,
     progress: Callable[[int], None] | None = None,
     on_misses: Misses | None = None,
+    fast: bool = True,
 ) -> Replay:
     """Replay a trace over a mapping on a machine, from empty TLBs and caches.
 
@@ -63,6 +66,8 @@ def replay(
         Called with the number of records done, after each chunk.
     on_misses : callable, optional
         Called for each chunk with the positions (among the replayed accesses) of L1 and of STLB misses.
+    fast : bool
+        Whether the fast path may be taken where it applies. Does not change any count.
 
     Returns
     -------
@@ -78,7 +83,8 @@ def replay(
             trace.name, "no offsets, which the full cache mode needs", "use walks-only, or record offsets"
         )
     began = time.perf_counter()
-    run = Run(trace, mapping, machine, has_itlb(machine) if fetches is None else fetches, cache_mode, chunk)
+    fetches = has_itlb(machine) if fetches is None else fetches
+    run = Run(trace, mapping, machine, fetches, cache_mode, chunk, fast)
     translated = time.perf_counter()
     run.chunk(Chunk(0, np.zeros(0, np.uint32), np.zeros(0, np.uint16)), None)
     compiled = time.perf_counter()
@@ -96,6 +102,10 @@ def replay(
     )
 
 
+_Found = tuple[int, int, NDArray[Any], NDArray[Any], int]
+"""Accesses and fetches of a chunk; positions of its L1 misses and of its walks; cycles of all its walks."""
+
+
 class _Stream(NamedTuple):
     """Accesses of one chunk, runs of one unit taken as one; parallel arrays, written anew for each chunk."""
 
@@ -104,29 +114,41 @@ class _Stream(NamedTuple):
     cpu: NDArray[np.int64]
     at: NDArray[np.int64]
     """Position among the accesses of the chunk."""
-    record: NDArray[np.int64]
-    """Position among the records of the chunk."""
+    page: NDArray[np.uint32]
 
 
 class Run:
     """One replay under way: what the hardware holds, and what was counted."""
 
     def __init__(
-        self, trace: Trace, mapping: Mapping, machine: Machine, fetches: bool, cache_mode: str, size: int
+        self,
+        trace: Trace,
+        mapping: Mapping,
+        machine: Machine,
+        fetches: bool,
+        cache_mode: str,
+        size: int,
+        fast: bool,
     ) -> None:
         self.trace, self.mapping, self.machine = trace, mapping, machine
         self.fetches, self.full = fetches, cache_mode == "full" and bool(machine.cache)
-        recorded = (trace.pages << np.uint64(trace.page_shift - 12)).astype(np.int64)
-        self.tables = translate(mapping, machine, trace.spaces, recorded)
+        self.tables = translate(mapping, machine, trace.spaces)
         self.state = power_on(machine, self.tables, mapping.geometry.levels, trace.cpus)
-        self.tally = Tally(machine, mapping, trace.accesses)
-        self.size = min(size, max(trace.accesses, 1))
-        room = (self.size + 1,)
-        self.stream = _Stream(
-            *(np.empty(room, kind) for kind in (np.int32, np.int64, np.int64, np.int64, np.int64))
-        )
-        self.missed = np.empty(room, np.int64), np.empty(room, np.int64)
+        self.size = max(1, min(size, trace.accesses, window_of(trace.accesses)))
         self.kinds_differ = fetches or _kinds_differ(self.tables)
+        self.fast = (
+            fast_tables(trace, machine, self.tables, mapping.geometry.levels, self.kinds_differ, self.size)
+            if fast and not self.full
+            else None
+        )
+        kinds = 3 if self.fast and self.kinds_differ else 1
+        self.tally = Tally(machine, mapping, trace.accesses, kinds)
+        room = (self.size + 1,)
+        self.numbered = np.empty(room, np.uint32)
+        self.stream = _Stream(
+            *(np.empty(room, kind) for kind in (np.int32, np.int64, np.int64, np.int64, np.uint32))
+        )
+        self.missed = np.empty(room, np.int32), np.empty(room, np.int32)
         self.whole_runs = _whole_runs(self.tables)
         self.unit_of_tag = _unit_of_tag(self.tables.first.tag_of, self.tables.second.tag_of)
         self.entry_cache = next(
@@ -147,6 +169,8 @@ class Run:
             if progress is not None:
                 progress(piece.start + len(piece.page))
         tally.waited = self._waited()
+        if self.fast:
+            add_uniform_walks(self.fast, tally, self.machine)
 
     def _waited(self) -> int:
         """Cycles that the program waits for walks, up to the end of the last."""
@@ -165,29 +189,58 @@ class Run:
         self.tally.flush_cycles += cycles
 
     def pieces(self, *columns: str) -> Iterator[Chunk | np.void]:
-        """Chunks, with the columns named besides flags and cpu, cut where events happen; and the events."""
+        """Chunks, with the columns named besides flags and cpu, and the events between them.
+
+        Chunks are cut where events happen and where windows of the time series begin.
+        """
         events = list(self.trace.events) if self.trace.events is not None else []
+        window = self.tally.per_window
         for chunk in self.trace.chunks("flags", "cpu", *columns, size=self.size):
-            at = 0
-            while events and events[0]["position"] < chunk.start + len(chunk.page):
-                cut = int(events[0]["position"]) - chunk.start
+            start, end = chunk.start, chunk.start + len(chunk.page)
+            cuts = {int(event["position"]) for event in events if start <= event["position"] < end}
+            cuts |= {end, *range(start - start % window + window, end, window)}
+            at = start
+            for cut in sorted(cuts):
                 if cut > at:
-                    yield part(chunk, at, cut)
+                    yield part(chunk, at - start, cut - start)
                     at = cut
-                yield events.pop(0)
-            yield part(chunk, at, len(chunk.page)) if at else chunk
+                while events and events[0]["position"] <= cut < end:
+                    yield events.pop(0)
         yield from events
 
     def chunk(self, chunk: Chunk, on_misses: Misses | None) -> None:
         """Replay one chunk."""
+        tally = self.tally
+        flags = ABSENT if chunk.flags is None else _plain(chunk.flags, np.uint8)
+        page = _plain(chunk.page, np.uint32)
+        if self.fast:
+            accesses, fetches, l1_at, stlb_at, cycles = self._fast_levels(self.fast, page, flags)
+        else:
+            accesses, fetches, l1_at, stlb_at, cycles = self._levels(chunk, page, flags)
+        if on_misses is not None:
+            on_misses(l1_at + tally.accesses, stlb_at + tally.accesses)
+        tally.accesses += accesses
+        tally.fetches += fetches
+        if len(page):
+            tally.window[:, chunk.start // tally.per_window] += len(l1_at), len(stlb_at), cycles
+
+    def _wait(self, at: NDArray[Any], cycles: NDArray[np.int64]) -> int:
+        """Let the program wait for walks; return the cycles of all of them."""
         from pagewalk.kernels.cost import wait_for_walks
+
+        position = at.astype(np.int64) + self.tally.accesses
+        window = self.machine.walker.window_accesses
+        wait_for_walks(position, cycles, window, self.walkers, self.ring, self.clock)
+        return int(cycles.sum())
+
+    def _levels(self, chunk: Chunk, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> _Found:
+        """Any machine: units one by one through TLBs and walk caches."""
+        from pagewalk.kernels.count import count_misses, count_walks
         from pagewalk.kernels.stream import units
         from pagewalk.kernels.tlb import replay_units
 
         state, tally, stream = self.state, self.tally, self.stream
-        flags = ABSENT if chunk.flags is None else _plain(chunk.flags, np.uint8)
         cpu = ABSENT if chunk.cpu is None else _plain(chunk.cpu, np.uint8)
-        page = _plain(chunk.page, np.uint32)
         count, accesses, fetches = units(
             page,
             flags,
@@ -213,26 +266,89 @@ class Run:
         )
         l1_missed, stlb_missed = self.missed[0][:l1], self.missed[1][:stlb]
         cycles, refs = self._walks(stlb_missed, chunk, accesses)
-        at = stream.at[stlb_missed] + tally.accesses
-        wait_for_walks(at, cycles, self.machine.walker.window_accesses, self.walkers, self.ring, self.clock)
-        if on_misses is not None:
-            on_misses(stream.at[l1_missed] + tally.accesses, at)
-        tally.accesses += accesses
-        tally.fetches += fetches
-        of_fetches = int(np.count_nonzero(stream.kind[l1_missed] == 2)) if has_itlb(self.machine) else 0
-        tally.l1_itlb_misses += of_fetches
-        tally.l1_dtlb_misses += l1 - of_fetches
-        records = stream.record[l1_missed], stream.record[stlb_missed]
-        region = self.mapping.region
-        tally.misses(
-            (region[page[records[0]]], region[page[records[1]]]),
-            (records[0] + chunk.start, records[1] + chunk.start),
-            refs,
-            cycles,
-        )
+        count_misses(stream.page, l1_missed, tally.by_page)
+        count_walks(stream.page, stlb_missed, refs, cycles, tally.by_page)
+        self._count_l1(l1, int(np.count_nonzero(stream.kind[l1_missed] == 2)))
+        at = stream.at[stlb_missed]
+        return accesses, fetches, stream.at[l1_missed], at, self._wait(at, cycles)
+
+    def _count_l1(self, misses: int, of_fetches: int) -> None:
+        of_itlb = of_fetches if has_itlb(self.machine) else 0
+        self.tally.l1_itlb_misses += of_itlb
+        self.tally.l1_dtlb_misses += misses - of_itlb
+
+    def _fast_levels(self, fast: Fast, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> _Found:
+        """Plain LRU: blocks of accesses through vector rows."""
+        from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, count_walks, touch
+        from pagewalk.kernels.lru_rows import lru_levels
+
+        tally, pages, fetches = self.tally, len(self.mapping.page), 0
+        if len(flags):
+            n, fetches = by_kind(page, flags, pages, self.fetches, self.kinds_differ, self.numbered)
+            page = self.numbered[:n]
+        touch(page, tally.touched)
+        l1, stlb = lru_levels(page, fast.place, fast.l1, fast.stlb, fast.psc, fast.last, fast.misses)
+        l1_at, stlb_at, found = fast.misses.l1_at[:l1], fast.misses.at[:stlb], fast.misses.found[:stlb]
+        tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
+        count_misses(page, l1_at, tally.by_page)
+        self._count_l1(l1, int(np.count_nonzero(page[l1_at] >= 2 * pages)) if self.fetches else 0)
+        if self.machine.cache or self.machine.walker.window_accesses:
+            cycles, refs = self._fast_walks(fast, page[stlb_at], found)
+            count_walks(page, stlb_at, refs, cycles, tally.by_page)
+            spent = self._wait(stlb_at, cycles)
+        else:
+            reads = count_uniform_walks(page, stlb_at, found, fast.top_of, fast.leaf_level, fast.walks_of)
+            spent = stlb * self.machine.walker.start_cycles + reads * self.machine.memory.latency_cycles
+            self.clock[0] += spent
+        return len(page), fetches, l1_at, stlb_at, spent
+
+    def _fast_walks(
+        self, fast: Fast, page: NDArray[np.uint32], found: NDArray[np.int8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Read the entries of walks of which is known where they begin; return cycles and references."""
+        from pagewalk.kernels.caches import read_walks
+        from pagewalk.kernels.count import reads_of
+
+        state, tally, walker = self.state, self.tally, self.machine.walker
+        hits = np.bincount(found, minlength=len(fast.top_of))[:-1]
+        tally.psc_hits[: len(hits)] += hits
+        refs = fast.top_of[found] - fast.leaf_level[page]
+        tally.by_refs += np.bincount(refs, minlength=MAX_READS)
+        cycles = np.full(len(page), walker.start_cycles, np.int64)
+        on_cpu = np.zeros(WALKS_AT_ONCE, np.int64)
+        address = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int64)
+        level = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int8)
+        for first in range(0, max(len(page), 1), WALKS_AT_ONCE):
+            some = slice(first, min(first + WALKS_AT_ONCE, len(page)))
+            ends = np.empty(some.stop - some.start, np.int64)
+            unit = fast.unit_of[page[some]]
+            reads_of(
+                unit,
+                found[some],
+                fast.top_of,
+                self.tables.leaf_level,
+                self.tables.entry,
+                ends,
+                address,
+                level,
+            )
+            read_walks(
+                *state.caches,
+                self.entry_cache,
+                1,
+                on_cpu,
+                ends,
+                address,
+                level,
+                cycles[some],
+                tally.places,
+                tally.level_cycles,
+                tally.caches,
+            )
+        return cycles, refs
 
     def _walks(
-        self, missed: NDArray[np.int64], chunk: Chunk, accesses: int
+        self, missed: NDArray[np.int32], chunk: Chunk, accesses: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Walk for each miss; return the cycles and the references of each walk."""
         from pagewalk.kernels.caches import read_all, read_walks

@@ -87,7 +87,7 @@ def explain(
         The replay has no such access.
     """
     fetches = has_itlb(machine) if fetches is None else fetches
-    run = Run(trace, mapping, machine, fetches, "walks-only", 1 << 20)
+    run = Run(trace, mapping, machine, fetches, "walks-only", 1 << 20, fast=False)
     for piece in run.pieces("offset"):
         if isinstance(piece, np.void):
             run.happen(piece)

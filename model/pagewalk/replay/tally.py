@@ -1,12 +1,12 @@
 """What a replay counts on the way, and the result that is made of it."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import SIZES, Machine
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.result import RegionCost, Replay, Windows
 from pagewalk.replay.state import MAX_READS
+from pagewalk.trace.trace import CHUNK
 
 WINDOWS = 200
 """Points of the time series."""
@@ -16,13 +16,13 @@ LEVEL_NAMES = ("host", "PTE", "PDE", "PDPTE", "PML4E", "PML5E")
 class Tally:
     """Running counts of one replay. Arrays are of int64."""
 
-    def __init__(self, machine: Machine, mapping: Mapping, records: int) -> None:
+    def __init__(self, machine: Machine, mapping: Mapping, records: int, kinds: int = 1) -> None:
         places = len(machine.cache) + 1
         self.accesses = self.fetches = self.l1_dtlb_misses = self.l1_itlb_misses = 0
-        self.touched = np.zeros(len(mapping.page), np.int64)
-        """Accesses of each distinct page."""
-        self.region = np.zeros((4, len(mapping.regions)), np.int64)
-        """L1 misses, STLB misses, walk references, walk cycles of each region."""
+        self.touched = np.zeros(kinds * len(mapping.page), np.int64)
+        """Accesses of each distinct page; one part for each kind of access where they are told apart."""
+        self.by_page = np.zeros((kinds * len(mapping.page), 4), np.int64)
+        """L1 misses, STLB misses, walk references, walk cycles; parallel to `touched`."""
         self.stlb = np.zeros(2, np.int64)
         """Hits, and the cycles that they add."""
         self.psc_hits = np.zeros(max(1, len(machine.psc)), np.int64)
@@ -33,38 +33,18 @@ class Tally:
         self.level_cycles = np.zeros(len(LEVEL_NAMES), np.int64)
         self.caches = np.zeros((places, 2, 3), np.int64)
         """Of each data cache and memory, for data and tables: hits, misses, lines of the other pushed out."""
-        self.per_window = max(1, -(-records // WINDOWS))
+        self.per_window = window_of(records)
         self.window = np.zeros((3, -(-records // self.per_window)), np.int64)
-        """L1 misses, STLB misses, walk cycles over the records."""
+        """L1 misses, STLB misses, walk cycles of each window."""
         self.events = {"flushes": 0, "entries_flushed": 0, "context_switches": 0}
         self.flush_cycles = 0
         self.waited = 0
 
-    def misses(
-        self,
-        regions: tuple[NDArray[np.int32], NDArray[np.int32]],
-        records: tuple[NDArray[np.int64], NDArray[np.int64]],
-        refs: NDArray[np.int64],
-        cycles: NDArray[np.int64],
-    ) -> None:
-        """Count the misses of a chunk.
 
-        Parameters
-        ----------
-        regions, records
-            Region and record of each L1 miss, and of each STLB miss.
-        refs, cycles
-            Of the walk of each STLB miss.
-        """
-        count, windows = self.region.shape[1], self.window.shape[1]
-        self.region[0] += np.bincount(regions[0], minlength=count)
-        self.region[1] += np.bincount(regions[1], minlength=count)
-        self.region[2] += np.bincount(regions[1], refs, count).astype(np.int64)
-        self.region[3] += np.bincount(regions[1], cycles, count).astype(np.int64)
-        when = records[1] // self.per_window
-        self.window[0] += np.bincount(records[0] // self.per_window, minlength=windows)
-        self.window[1] += np.bincount(when, minlength=windows)
-        self.window[2] += np.bincount(when, cycles, windows).astype(np.int64)
+def window_of(records: int) -> int:
+    """Records of one window: about a 200th of the trace, in whole chunks where it is longer than one."""
+    window = max(1, -(-records // WINDOWS))
+    return window if window <= CHUNK else -(-window // CHUNK) * CHUNK
 
 
 def result(
@@ -97,7 +77,7 @@ def result(
         mapping=mapping.name,
         counts=counts,
         cycles={
-            "walk": int(tally.region[3].sum()),
+            "walk": int(tally.by_page[:, 3].sum()),
             "stlb_hit": stlb_cycles,
             "flush": tally.flush_cycles,
             "exposed": tally.waited + stlb_cycles + tally.flush_cycles,
@@ -170,7 +150,12 @@ def _caches(tally: Tally, places: list[str]) -> dict[str, dict[str, int]]:
 
 
 def _regions(tally: Tally, mapping: Mapping) -> list[RegionCost]:
-    accesses = np.bincount(mapping.region, tally.touched, len(mapping.regions)).astype(np.int64)
+    columns = np.column_stack([tally.touched, tally.by_page])
+    of_page = (
+        columns.reshape(-1, len(mapping.page), columns.shape[1]).sum(axis=0) if len(columns) else columns
+    )
+    of_region = np.zeros((len(mapping.regions), columns.shape[1]), np.int64)
+    np.add.at(of_region, mapping.region, of_page)
     found = [
         RegionCost(
             name=region.name,
@@ -185,9 +170,7 @@ def _regions(tally: Tally, mapping: Mapping) -> list[RegionCost]:
             walk_refs=refs,
             walk_cycles=cycles,
         )
-        for region, count, (l1, stlb, refs, cycles) in zip(
-            mapping.regions, accesses.tolist(), tally.region.T.tolist(), strict=True
-        )
+        for region, (count, l1, stlb, refs, cycles) in zip(mapping.regions, of_region.tolist(), strict=True)
         if count
     ]
     return sorted(found, key=lambda cost: (-cost.walk_cycles, -cost.accesses, cost.name))

@@ -1,0 +1,145 @@
+"""The fast path: machines whose TLBs and paging-structure caches are plain LRU, on one CPU without events.
+
+Exact: the same counts as the general kernels give, which `replay(..., fast=False)` takes.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.hardware.machine import Machine
+from pagewalk.replay.tables import LevelTable, Tables
+from pagewalk.replay.tally import Tally
+from pagewalk.trace.trace import Trace
+
+
+class Fast(NamedTuple):
+    """What the fast kernels look up, and the state that they keep.
+
+    Attributes
+    ----------
+    place : ndarray of int64
+        For each page, or for each kind and page.
+    l1, stlb, psc : Rows, Rows, Psc
+        As in `pagewalk.kernels.lru_tables`.
+    last : ndarray of int64, shape (1,)
+    misses : Misses
+    unit_of, leaf_level : ndarray of int32, int8
+        Parallel to `place`.
+    top_of : ndarray of int64
+        Level above the first entry that a walk reads, by the cache that had an entry for it; no cache last.
+    hit_cycles : int
+        Of an STLB hit.
+    walks_of : ndarray of int64, shape (places, len(top_of))
+        Walks by place and by where they began, of a machine whose references all cost the same.
+    """
+
+    place: NDArray[np.int64]
+    l1: Any
+    stlb: Any
+    psc: Any
+    last: NDArray[np.int64]
+    misses: Any
+    unit_of: NDArray[np.int32]
+    leaf_level: NDArray[np.int8]
+    top_of: NDArray[np.int64]
+    hit_cycles: int
+    walks_of: NDArray[np.int64]
+
+
+def fast(trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: bool, room: int) -> Fast | None:
+    """Tables of the fast path; None where it does not apply.
+
+    Parameters
+    ----------
+    trace, machine, tables
+    levels : int
+        Table levels of the geometry.
+    kinds : bool
+        Whether kinds of access are told apart.
+    room : int
+        Accesses of the largest chunk.
+    """
+    from pagewalk.kernels.lru_tables import (
+        MAX_NUMBER,
+        MAX_ROWS,
+        MAX_WAYS,
+        make_misses,
+        make_places,
+        make_psc,
+        make_rows,
+    )
+
+    first, second, psc = tables.first, tables.second, tables.psc
+    widest = max(ways.max(initial=0) for ways in (first.ways, second.ways, psc.ways))
+    hits = {array.hit_cycles for array in machine.tlb if array.level == 2}
+    plain = (
+        trace.cpus == 1
+        and (trace.events is None or not len(trace.events))
+        and machine.inclusion == "none"
+        and machine.guest is None
+        and all(array.policy == "lru" for array in machine.tlb)
+        and all(cache.policy == "lru" for cache in machine.psc)
+        and widest <= MAX_WAYS
+        and max(len(first.ways), len(second.ways), len(psc.ways)) < MAX_ROWS
+        and len(hits) < 2
+        and _one_entry_a_unit(first)
+        and _one_entry_a_unit(second)
+    )
+    if not plain:
+        return None
+    own = psc.tag_of - psc.tag_of.min(axis=1, keepdims=True) if psc.tag_of.size else psc.tag_of
+    number, psc_rows = make_psc(psc.first, psc.set_of, own, psc.ways)
+    if number.max(initial=0) >= MAX_NUMBER:
+        return None
+    unit = tables.unit_of_page
+    rows = range(3) if kinds else range(1)
+
+    def row_of(level: LevelTable) -> NDArray[np.int64]:
+        of = np.concatenate([level.set_of[kind, unit] for kind in rows]).astype(np.int64)
+        return np.where(of < 0, len(level.ways), of)
+
+    place = make_places(np.tile(number[unit], len(rows)), row_of(first), row_of(second))
+    return Fast(
+        place,
+        make_rows(np.append(first.ways, 0)),
+        make_rows(np.append(second.ways, 0)),
+        psc_rows,
+        np.full(1, -1, np.int64),
+        make_misses(room),
+        np.tile(unit, len(rows)),
+        np.tile(tables.leaf_level[unit], len(rows)),
+        np.append(psc.level, levels + 1).astype(np.int64),
+        max(hits, default=0),
+        np.zeros((len(place), len(psc.level) + 1), np.int64),
+    )
+
+
+def add_uniform_walks(fast: Fast, tally: Tally, machine: Machine) -> None:
+    """Add to the tally what follows from the walks of each place when every reference costs the same."""
+    latency, start = machine.memory.latency_cycles, machine.walker.start_cycles
+    walks, refs = fast.walks_of, fast.top_of - fast.leaf_level[:, None]
+    of_place = walks.sum(axis=1), (walks * refs).sum(axis=1)
+    tally.by_page[:, 1] += of_place[0]
+    tally.by_page[:, 2] += of_place[1]
+    tally.by_page[:, 3] += start * of_place[0] + latency * of_place[1]
+    hits = walks.sum(axis=0)[:-1]
+    tally.psc_hits[: len(hits)] += hits
+    np.add.at(tally.by_refs, np.maximum(refs, 0), walks)
+    reads = int(of_place[1].sum())
+    tally.places[-1] += reads
+    tally.caches[-1, 1, 0] += reads
+    for level in range(1, int(fast.top_of.max())):
+        read = (fast.leaf_level[:, None] <= level) & (level < fast.top_of)
+        tally.level_cycles[level] += latency * int(walks[read].sum())
+
+
+def _one_entry_a_unit(level: LevelTable) -> bool:
+    """Whether units and entries of a level are the same thing, for every kind of access that it serves."""
+    units = level.set_of.shape[1]
+    for served, tag in zip(level.set_of >= 0, level.tag_of, strict=True):
+        if len(np.unique(tag[served])) != np.count_nonzero(served):
+            return False
+    together = level.tag_of.max(axis=0, initial=-1)
+    return bool(((level.tag_of == together) | (level.tag_of < 0)).all()) and len(together) == units
