@@ -1,0 +1,74 @@
+"""curve: misses for every TLB size at once."""
+
+import io
+import sys
+from pathlib import Path
+
+import click
+
+from pagewalk.cli.progress import progress
+from pagewalk.files import write_whole
+
+
+@click.command()
+@click.argument("trace")
+@click.option("--mapping", "mappings", multiple=True, metavar="base|pmd|recorded", help="May be repeated.")
+@click.option(
+    "--machine",
+    "-m",
+    default="textbook-setassoc",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help="Whose L1 stands before the set-associative second levels.",
+)
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw the curves.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the curves as JSON; - is standard output.")
+def curve(
+    trace: str, mappings: tuple[str, ...], machine: str, plot: Path | None, json_file: str | None
+) -> None:
+    """Count the misses of TRACE for every LRU TLB at once.
+
+    Fully associative of any size, and all of 1 to 1024 sets by 1 to 32 ways behind an L1. One pass, exact.
+    """
+    import msgspec
+
+    from pagewalk.hardware.load import load, names
+    from pagewalk.study.curve import Curves
+    from pagewalk.study.curve import curve as measure
+    from pagewalk.study.replays import subject
+
+    described, opened = load(machine), subject(trace)
+    wanted = mappings or ("base", "pmd")
+    with progress("measuring", opened.trace.accesses * len(wanted)) as advance:
+        found = [measure(opened, mapping, described, advance) for mapping in wanted]
+    encoded = msgspec.json.encode(Curves(trace=opened.trace.name, curves=found)) + b"\n"
+    if plot is not None:
+        from pagewalk.report import style
+        from pagewalk.report.curve import figure
+
+        processors = {name: load(name) for name in names() if not name.startswith(("textbook", "virtuoso"))}
+        sizes = {
+            name: sum(
+                a.entries for a in p.tlb if a.level == 2 and "load" in a.serves and _holds_base(a.holds)
+            )
+            for name, p in processors.items()
+            if p.geometry == described.geometry and p.guest is None
+        }
+        picture = io.BytesIO()
+        with style.drawing():
+            kind = "png" if plot.suffix == ".png" else "svg"
+            drawn = figure(opened.trace.name, found, sizes)
+            drawn.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {})
+        write_whole(plot, picture.getvalue())
+    if json_file == "-":
+        sys.stdout.buffer.write(encoded)
+        return
+    if json_file:
+        write_whole(Path(json_file), encoded)
+    from pagewalk.report.curve import show
+
+    show(opened.trace.name, found)
+
+
+def _holds_base(holds: list[str]) -> bool:
+    return not holds or "4K" in holds

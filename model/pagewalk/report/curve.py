@@ -1,0 +1,107 @@
+"""Miss-ratio curves as a terminal table and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pagewalk.report import style, words
+from pagewalk.study.curve import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+SHOWN = (1, 16, 32, 64, 96, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
+"""Sizes of the table: those of real first and second levels, and powers of two between them."""
+
+
+def show(trace: str, curves: Sequence[Curve], console: Console | None = None) -> None:
+    """Print the misses of a fully associative LRU TLB of each of the sizes that processors have."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console(highlight=False)
+    console.print(Text(f"{trace}: {curves[0].accesses:,} data accesses, fully associative LRU", style="dim"))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("entries", justify="right")
+    for curve in curves:
+        table.add_column(f"{curve.mapping}, misses per 1000", justify="right")
+    rates = {size: [1000 * curve.at(size) / curve.accesses for curve in curves] for size in SHOWN}
+    places = words.decimals(rate for row in rates.values() for rate in row)
+    for size, row in rates.items():
+        table.add_row(f"{size:,}", *(words.number(rate, places) for rate in row))
+    table.add_row("any", *(words.number(1000 * c.units / c.accesses, places) for c in curves))
+    console.print(table)
+    console.print(f"{_message(curves)}.")
+
+
+def figure(trace: str, curves: Sequence[Curve], processors: Mapping[str, int]) -> Figure:
+    """Misses against entries, a line for each mapping; where real second levels stand.
+
+    Parameters
+    ----------
+    trace : str
+    curves : sequence of Curve
+    processors : mapping of str to int
+        Name -> entries of its second level for base pages.
+    """
+    largest = max(max(processors.values(), default=1), *(curve.entries[-1] for curve in curves))
+    largest = 1 << int(np.ceil(np.log2(largest))) + 1
+    with style.drawing():
+        drawn = style.canvas(
+            _message(curves), f"{trace}, {curves[0].accesses:,} data accesses; exact LRU", 4.4
+        )
+        axes = drawn.subplots()
+        for curve in curves:
+            sizes = np.array([1, *curve.entries, largest])
+            rates = 1000 * np.array([curve.at(int(size)) for size in sizes]) / curve.accesses
+            colour = style.hue(curve.mapping)
+            axes.step(sizes, rates, where="post", color=colour, linewidth=1.8)
+            knee = curve.knee()
+            at = 1000 * curve.at(knee) / curve.accesses
+            axes.plot([knee], [at], "o", color=colour, markersize=5)
+            axes.annotate(f"{knee:,}", (knee, at), (4, 6), textcoords="offset points", color=colour, size=8)
+            axes.annotate(
+                curve.mapping,
+                (largest, rates[-1]),
+                (5, 0),
+                textcoords="offset points",
+                color=colour,
+                va="center",
+            )
+        for entries in sorted(set(processors.values())):
+            names = [name for name, size in processors.items() if size == entries]
+            said = names[0] if len(names) == 1 else f"{len(names)} processors"
+            axes.axvline(entries, color=style.RULE, linewidth=0.8, zorder=0)
+            axes.annotate(
+                f"{entries:,}  {said}",
+                (entries, 1.0),
+                (3, -3),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                rotation=90,
+                size=6.5,
+                color=style.QUIET,
+                va="top",
+                ha="left",
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlim(1, largest)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:,.10g}")
+        axes.set_xlabel("entries of the TLB (dots: within a tenth of the misses that no size avoids)")
+        axes.set_ylabel("misses per 1000 accesses")
+        axes.grid(axis="y", color=style.RULE, linewidth=0.6)
+        axes.tick_params(length=0, labelcolor=style.QUIET)
+        axes.spines[["left", "bottom"]].set_visible(False)
+    return drawn
+
+
+def _message(curves: Sequence[Curve]) -> str:
+    said = [f"{curve.knee():,} entries with {words.mapping(curve.mapping)}" for curve in curves]
+    return f"To miss hardly more often than any TLB must takes {' and '.join(said)}"
