@@ -132,7 +132,8 @@ class Run:
     ) -> None:
         self.trace, self.mapping, self.machine = trace, mapping, machine
         self.fetches, self.full = fetches, cache_mode == "full" and bool(machine.cache)
-        self.tables = translate(mapping, machine, trace.spaces)
+        recorded = (trace.pages << np.uint64(trace.page_shift - 12)).astype(np.int64)
+        self.tables = translate(mapping, machine, trace.spaces, recorded)
         self.state = power_on(machine, self.tables, mapping.geometry.levels, trace.cpus)
         self.size = max(1, min(size, trace.accesses, window_of(trace.accesses)))
         self.kinds_differ = fetches or _kinds_differ(self.tables)
