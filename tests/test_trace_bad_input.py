@@ -339,7 +339,7 @@ ADDRESSES = {
     "empty": (npy(np.zeros(0, np.uint64)), "an empty array"),
     "pickled": (npy(np.array([1, "a"], object), allow_pickle=True), "object"),
     "nothing": (b"", "in no known format"),
-    "text": (b"0xffffc90000000000\n", "in no known format"),
+    "text": (b"no trace at all\n", "in no known format"),
     "truncated": (npy(np.zeros(5, np.uint64))[:-1], "5 records in 168 bytes, not 167"),
     "too long": (npy(np.zeros(5, np.uint64)) + b"\0", "5 records in 168 bytes, not 169"),
 }

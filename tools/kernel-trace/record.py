@@ -66,8 +66,9 @@ def arguments() -> argparse.Namespace:
         words.error(f"no workload {found.workload}; there are {', '.join(WORKLOADS)}")
     if (found.workload == "script") != (found.script is not None):
         words.error("the workload script and --script FILE go together")
-    if found.out.exists():
-        words.error(f"{found.out} exists already")
+    for folder in (found.out, found.keep):
+        if folder is not None and folder.exists():
+            words.error(f"{folder} exists already")
     if not (1 <= found.cpus <= 255 and found.mem_gib >= 2 and found.records >= 1):
         words.error("1 to 255 CPUs, 2 GiB of memory and 1 record at least")
     return found

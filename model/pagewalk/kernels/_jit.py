@@ -16,7 +16,7 @@ import platformdirs
 def cache_folder() -> Path:
     """The folder of this version of the kernels; ``PAGEWALK_CACHE_DIR`` overrides the parent."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
     for setting in ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME"):
         digest.update(f"{setting}={os.environ.get(setting, '')}".encode())

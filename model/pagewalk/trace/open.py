@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import encoded
-from pagewalk.trace.readers import READERS
+from pagewalk.trace.readers import named, packed, readers
 from pagewalk.trace.sample import sample_path
 from pagewalk.trace.store import columns
 from pagewalk.trace.store.read import open_folder
@@ -12,11 +12,8 @@ from pagewalk.trace.synth.generate import generated
 from pagewalk.trace.synth.spec import parse
 from pagewalk.trace.trace import Trace
 
-HEAD_BYTES = 4096
-"""How much of a file its readers are shown to recognise it."""
 
-
-def open_trace(path: str | Path) -> Trace:
+def open_trace(path: str | Path, format_: str = "") -> Trace:
     """Open a trace.
 
     Parameters
@@ -24,6 +21,8 @@ def open_trace(path: str | Path) -> Trace:
     path : str or Path
         A trace folder, a file of a format in `pagewalk.trace.readers.READERS`, or ``sample:NAME`` for one
         that comes with the package, or ``synth:KIND?FIELD=VALUE&...`` for a synthetic one.
+    format_ : str, optional
+        Name of the reader of a file; else its content decides.
 
     Returns
     -------
@@ -43,14 +42,15 @@ def open_trace(path: str | Path) -> Trace:
         if path.is_dir():
             return open_folder(path)
         columns.regular_file(path)
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise BadInput(
             path, error.strerror or "cannot be read", "check the name and its permissions"
         ) from None
-    for reader in READERS:
+    if format_:
+        return encoded(named(format_).read(path))
+    head = packed.head(path)
+    for reader in readers():
         if reader.recognises(path, head):
             return encoded(reader.read(path))
-    names = ", ".join(reader.name for reader in READERS)
+    names = ", ".join(reader.name for reader in readers())
     raise BadInput(path, "in no known format", f"give a trace folder or one of: {names}")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import Raw, RawChunk, pieces
 from pagewalk.trace.readers import packed
+from pagewalk.trace.readers.processes import Processes
 from pagewalk.trace.trace import EVENT, FLUSH_ALL, FLUSH_LOCAL
 
 CAPTURE_MAGIC, CAPTURE_VERSION = b"pwcaptur", 2
@@ -71,7 +72,7 @@ def read_capture(path: Path) -> Raw:
             raise BadInput(path, f"byte 8: capture version {version}", f"known is {CAPTURE_VERSION}")
 
     def chunks(size: int) -> Iterator[RawChunk]:
-        from pagewalk.kernels.records import NOTE_CR3, NOTE_CR4, capture
+        from pagewalk.kernels.parse.records import NOTE_CR3, NOTE_CR4, capture
 
         cpu = 0
         for block in words(path, 8, header_bytes):
@@ -89,3 +90,81 @@ def read_capture(path: Path) -> Raw:
             yield from pieces(chunk._replace(cpu=cpus[:records]) if several else chunk, size)
 
     return packed.raw(path, chunks, "flags", *(["cpu"] if several else []))
+
+
+CHAMPSIM_BYTES = 64
+"""Of a record: ``input_instr`` of ChampSim's inc/trace_instruction.h, as its public traces have it."""
+
+
+def recognises_champsim(path: Path, head: bytes) -> bool:
+    """By records that all have an instruction pointer, and flags of branches that are 0 or 1."""
+    record = np.frombuffer(head, "<u8", len(head) // CHAMPSIM_BYTES * 8).reshape(-1, 8)
+    branch, taken = record[:, 1] & np.uint64(0xFF), record[:, 1] >> np.uint64(8) & np.uint64(0xFF)
+    return bool(len(record) and np.all(record[:, 0] != 0) and np.all(branch <= 1) and np.all(taken <= branch))
+
+
+def read_champsim(path: Path) -> Raw:
+    """Read a ChampSim trace: for each instruction a fetch, its loads, its stores (taken as 8 bytes)."""
+
+    def chunks(size: int) -> Iterator[RawChunk]:
+        from pagewalk.kernels.parse.records import CHAMPSIM_MOST, champsim
+
+        for block in words(path, CHAMPSIM_BYTES):
+            record = block.view("<i8").astype(np.int64)
+            address = np.empty(len(record) * CHAMPSIM_MOST, np.int64)
+            flags = np.empty(len(address), np.uint8)
+            count = champsim(record, address, flags)
+            yield from pieces(RawChunk(address[:count].view(np.uint64), flags[:count]), size)
+
+    return packed.raw(path, chunks, "flags")
+
+
+ENTRY = np.dtype([("type", "<u2"), ("size", "<u2"), ("value", "<i8")])
+"""DynamoRIO's ``trace_entry_t``, packed (clients/drcachesim/common/trace_entry.h)."""
+
+HEADER, FOOTER, VERSION_MOST = 25, 26, 99
+"""Types of the first and the last entry of an offline trace file; its version, 2 to 5 so far, is the header's
+value."""
+
+
+def recognises_drmemtrace(path: Path, head: bytes) -> bool:
+    """By the header entry."""
+    if len(head) < ENTRY.itemsize:
+        return False
+    first = np.frombuffer(head, ENTRY, 1)[0]
+    return bool(first["type"] == HEADER and 1 <= first["value"] <= VERSION_MOST)
+
+
+def read_drmemtrace(path: Path) -> Raw:
+    """Read a file of a drmemtrace: one thread's, or several interleaved.
+
+    Prefetches and cache flushes are passed; of the markers, the one that names the CPU counts. The reading
+    raises BadInput where the footer is missing or an entry is of no known type.
+    """
+
+    def chunks(size: int) -> Iterator[RawChunk]:
+        from pagewalk.kernels.parse.records import BUNDLE, DRMEMTRACE_MOST, drmemtrace
+
+        state, processes, done, last = np.array([0, -1, 0]), Processes(path), 0, -1
+        for block in words(path, ENTRY.itemsize):
+            entry = block.reshape(-1).view(ENTRY)
+            room = DRMEMTRACE_MOST * int(np.count_nonzero(entry["type"] == BUNDLE)) + len(entry)
+            address, flags = np.empty(room, np.int64), np.empty(room, np.uint8)
+            cpu, process = np.empty(room, np.int64), np.empty(room, np.int64)
+            kind, length, value = (np.ascontiguousarray(entry[name]) for name in ("type", "size", "value"))
+            count, wrong = drmemtrace(kind, length, value, state, address, flags, cpu, process)
+            if wrong >= 0:
+                raise BadInput(
+                    f"{path}: entry {done + wrong}",
+                    f"of type {kind[wrong]} and size {length[wrong]}",
+                    "the file is damaged, or of a newer version of the format",
+                )
+            if count and cpu[:count].max() > 255:
+                raise BadInput(path, f"CPU {cpu[:count].max()}", "256 CPUs at most can be told apart")
+            done, last = done + len(entry), int(kind[-1])
+            chunk = RawChunk(address[:count].view(np.uint64), flags[:count], cpu[:count].astype(np.uint8))
+            yield from pieces(processes.switched(processes.spaced(chunk, process[:count])), size)
+        if last != FOOTER:
+            raise BadInput(f"{path}: entry {done}", "ends without a footer", "copy or record it again")
+
+    return packed.raw(path, chunks, "flags", "cpu")

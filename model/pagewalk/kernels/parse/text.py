@@ -1,0 +1,129 @@
+"""Numbers and words in text, read byte by byte.
+
+A text is whole lines, and at least `PADDING` line ends after them: a look ahead of a few bytes, and every
+loop that stops at a line end, stay inside.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.kernels._jit import inline
+
+PADDING = 64
+"""Line ends that follow the text."""
+
+STORE, KERNEL, FETCH = 0x08, 0x10, 0x20
+"""As in pagewalk.trace.trace."""
+
+NEWLINE, SPACE, TAB, COLON, DOT, MINUS = 10, 32, 9, 58, 46, 45
+
+HEX = np.full(256, -1, np.int64)
+"""Value of a hexadecimal digit; -1 for other bytes."""
+HEX[48:58] = np.arange(10)
+HEX[65:71] = HEX[97:103] = np.arange(10, 16)
+
+Text = NDArray[np.uint8]
+
+
+class Accesses(NamedTuple):
+    """What kernels write; each array has room for an access in every 2 bytes of text."""
+
+    address: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+    cpu: NDArray[np.int64]
+    """-1 where the line does not say."""
+    process: NDArray[np.int64]
+    """Process id; -1 where the line does not say."""
+
+
+@inline
+def hexadecimal(text: Text, at: int) -> tuple[int, int]:
+    """The bits of a hexadecimal number, and where it ends; (0, -1) if there is none, or of over 16 digits."""
+    value, top, start = 0, 0, at
+    while HEX[text[at]] >= 0:
+        top = value >> 56
+        value = (value & 0xFFFFFFFFFFFFFF) << 4 | HEX[text[at]]
+        at += 1
+    if at == start or at - start > 16:
+        return 0, -1
+    return value + (((top ^ 8) - 8) << 60), at
+
+
+@inline
+def decimal(text: Text, at: int) -> tuple[int, int]:
+    """The bits of a decimal number below 2**64, and where it ends; (0, -1) if there is none."""
+    high, low, start = 0, 0, at
+    while 48 <= text[at] <= 57 and high < 1 << 32:
+        low = low * 10 + HEX[text[at]]
+        high = high * 10 + (low >> 32)
+        low &= 0xFFFFFFFF
+        at += 1
+    if at == start or high >= 1 << 32:
+        return 0, -1
+    return ((high ^ 0x80000000) - 0x80000000) << 32 | low, at
+
+
+@inline
+def stands(text: Text, at: int, word: Text) -> bool:
+    """Whether `word` stands at `at`; it contains no line end."""
+    for i in range(len(word)):  # noqa: SIM110 - numba compiles no generator expression
+        if text[at + i] != word[i]:
+            return False
+    return True
+
+
+@inline
+def find(text: Text, at: int, word: Text) -> int:
+    """Where `word` next stands in the line; -1 if it does not."""
+    while text[at] != NEWLINE:
+        if text[at] == word[0] and stands(text, at, word):
+            return at
+        at += 1
+    return -1
+
+
+@inline
+def skip_blanks(text: Text, at: int) -> int:
+    """Where the next byte that is no blank is."""
+    while text[at] == SPACE or text[at] == TAB:
+        at += 1
+    return at
+
+
+@inline
+def skip_word(text: Text, at: int) -> int:
+    """Where a run of bytes that are no blanks ends."""
+    while text[at] != SPACE and text[at] != TAB and text[at] != NEWLINE:
+        at += 1
+    return at
+
+
+@inline
+def next_line(text: Text, at: int) -> int:
+    """Where the next line begins."""
+    while text[at] != NEWLINE:
+        at += 1
+    return at + 1
+
+
+@inline
+def size_bits(size: int) -> int:
+    """Flag bits for an access of `size` bytes: log2, rounded up, of at most 128."""
+    bits = 0
+    while bits < 7 and 1 << bits < size:
+        bits += 1
+    return bits
+
+
+@inline
+def put(out: Accesses, count: int, address: int, flags: int, cpu: int, process: int) -> int:
+    """Write one access; the new count."""
+    out.address[count], out.flags[count], out.cpu[count], out.process[count] = address, flags, cpu, process
+    return count + 1
+
+
+def literal(word: str) -> Text:
+    """A word to look for."""
+    return np.frombuffer(word.encode(), np.uint8).copy()
