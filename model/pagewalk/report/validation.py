@@ -1,0 +1,202 @@
+"""Validation as a table for the terminal and as figures: measured, predicted, error, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pagewalk.report.style import INK, QUIET, bare, canvas, hue
+from pagewalk.study.validation.validate import Outcome, Row, Validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.table import Table
+
+DETAILED_ROWS = 6
+"""Values of a case up to which each is shown; more are summed up, unless the case was asked for by name."""
+
+
+def show(validation: Validation, every_row: bool = False, console: Console | None = None) -> None:
+    """Print the cases with their errors and verdicts, and what they add up to.
+
+    Parameters
+    ----------
+    validation : Validation
+    every_row : bool
+        Show every value of every case.
+    console : rich.console.Console, optional
+        Where to print; it decides width and colours.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    groups = (
+        ("Validation: nothing was set by these", [c for c in validation.cases if c.validates]),
+        ("Used to set parameters: these validate nothing", [c for c in validation.cases if c.sets]),
+    )
+    for title, cases in groups:
+        if cases:
+            console.print(Text(title, style="bold"))
+            console.print(_table(cases, every_row))
+    missing = [case for case in validation.cases if case.verdict == "not predicted"]
+    if missing:
+        console.print(Text("Not predicted", style="bold"))
+        for case in missing:
+            console.print(Text(f"  {case.name}: {case.why}"))
+        console.print()
+    console.print(Text(summary(validation), style="bold"))
+
+
+def summary(validation: Validation) -> str:
+    """What the cases that validate add up to, in a sentence."""
+    cases = [case for case in validation.cases if case.validates]
+    if not cases:
+        return "No case here validates anything."
+    rows = [row for case in cases for row in case.rows]
+    knees = [row for row in rows if row.quantity.endswith("_knee")]
+    text = (
+        f"{sum(case.verdict == 'inside' for case in cases)} of {len(cases)} validating cases inside their "
+        f"bands; {sum(row.inside for row in rows)} of {len(rows)} values"
+    )
+    if knees:
+        exact = sum(row.low <= row.measured <= row.high and row.inside for row in knees)
+        text += f"; {exact} of {len(knees)} knees where they were measured"
+    return text + "."
+
+
+def _table(cases: Iterable[Outcome], every_row: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("case", overflow="fold")
+    for name in ("measured", "predicted", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for case in cases:
+        detailed = every_row or len(case.rows) <= DETAILED_ROWS
+        ok = case.verdict == "inside"
+        share = f"{case.inside} of {len(case.rows)}"
+        errors = "" if detailed else f"{case.median_error:.1%}, worst {case.worst_error:.0%}"
+        verdict = Text(f"{case.verdict} ({share})", style="green" if ok else "red")
+        table.add_row(Text.assemble((case.name, "bold"), f"\n{case.title}"), "", "", errors, verdict)
+        for row in case.rows if detailed else ():
+            table.add_row(f"  {label(row)}", *_cells(row))
+        if case.sets:
+            table.add_row(Text(f"  sets {', '.join(case.sets)}", style="dim"))
+    return table
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    spread = f" ±{row.sampling_error:.2g}" if row.sampling_error else ""
+    error = f"{row.error:+.1%}" if row.measured else f"{row.error:+.3g}"
+    verdict = "inside" if row.inside else f"outside {number(row.low)} to {number(row.high)}"
+    return number(row.measured), number(row.predicted) + spread, error, verdict
+
+
+def number(value: float) -> str:
+    """Whole numbers as they are, others with four digits."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def label(row: Row) -> str:
+    """What was measured, and where."""
+    text = row.quantity.replace("_", " ")
+    if row.per == "run":
+        text += " of the run"
+    if row.at:
+        text += ", " + ", ".join(f"{key} {value}" for key, value in row.at.items())
+    if row.over:
+        text += " / with " + ", ".join(f"{key} {value or 'none'}" for key, value in row.over.items())
+    return text
+
+
+def curves(case: Outcome) -> Figure | None:
+    """Measured and predicted curves of a case, one panel for each sweep; None where it has no sweep."""
+    sweeps = _sweeps(case)
+    if not sweeps:
+        return None
+    columns = min(len(sweeps), 4)
+    lines = -(-len(sweeps) // columns)
+    set_by = f" It set {', '.join(case.sets)}." if case.sets else ""
+    figure = canvas(
+        f"{case.title}: half of the predictions are within {case.median_error:.1%}, "
+        f"the worst is off by {case.worst_error:.0%}",
+        f"Dots: measured ({case.source}). Lines: the model, {case.machine}.{set_by}",
+        2.6 * lines,
+    )
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for axes, (title, along, rows) in zip(panels, sweeps, strict=False):
+        places = [row.at[along] for row in rows]
+        axes.plot(places, [row.predicted for row in rows], color=hue("pmd"), linewidth=1.4)
+        axes.plot(places, [row.measured for row in rows], "o", color=hue("base"), markersize=3)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        ticks = [tick for tick in _TICKS if 0.9 * _least(case) <= tick <= 1.1 * _most(case)]
+        axes.set_yticks(ticks, [str(tick) for tick in ticks], minor=False)
+        axes.set_yticks([], minor=True)
+        axes.set_title(title, size=9, color=INK)
+        axes.set_xlabel(along, color=QUIET)
+    for axes in panels[len(sweeps) :]:
+        axes.set_visible(False)
+    panels[0].set_ylabel(rows[0].quantity.replace("_", " ") + " an access")
+    return figure
+
+
+_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+def _least(case: Outcome) -> float:
+    return min(min(row.measured, row.predicted) for row in case.rows)
+
+
+def _most(case: Outcome) -> float:
+    return max(max(row.measured, row.predicted) for row in case.rows)
+
+
+def _sweeps(case: Outcome) -> list[tuple[str, str, list[Row]]]:
+    """Title, the key that varies, and the rows of each sweep of at least three values along a number."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in case.rows:
+        along = next((k for k in ("pages", "chains") if isinstance(row.at.get(k), int)), None)
+        if along and not row.over:
+            rest = tuple((k, v) for k, v in row.at.items() if k != along)
+            found.setdefault((row.quantity, along, rest), []).append(row)
+    return [
+        (", ".join(f"{key} {value}" for key, value in rest), along, rows)
+        for (_, along, rest), rows in found.items()
+        if len(rows) >= 3
+    ]
+
+
+def errors(validation: Validation) -> Figure:
+    """The error of every value of every case that validates, a line for each case."""
+    cases = [case for case in validation.cases if case.validates]
+    inside = sum(case.verdict == "inside" for case in cases)
+    figure = canvas(
+        f"{inside} of {len(cases)} results that set nothing are predicted within their bands",
+        "Error of each predicted value against the measured one, cut at ±100 %. Hollow: outside its band.",
+        0.21 * len(cases) + 0.6,
+    )
+    axes = figure.subplots()
+    for place, case in enumerate(cases):
+        for row in case.rows:
+            fill = hue("pmd") if row.inside else "none"
+            axes.plot(
+                100 * max(-1.0, min(row.error, 1.0)),
+                place,
+                "o",
+                markersize=4,
+                markerfacecolor=fill,
+                markeredgecolor=hue("pmd") if row.inside else hue("base"),
+                markeredgewidth=0.8,
+            )
+    axes.set_yticks(range(len(cases)), [case.name for case in cases])
+    axes.set_ylim(len(cases) - 0.4, -0.6)
+    axes.set_xlim(-105, 105)
+    axes.set_xlabel("error, %")
+    bare(axes)
+    return figure

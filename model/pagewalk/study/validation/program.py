@@ -1,0 +1,163 @@
+"""From a pattern to accesses: the pages that a program touches, in order, with what warms up before."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.errors import BadInput
+from pagewalk.hardware.machine import SIZES, Machine
+from pagewalk.linux.frames import scattered_frames
+from pagewalk.linux.geometry import Geometry, geometry
+from pagewalk.linux.mapping import Mapping, Region
+from pagewalk.study.validation.case import Chase, Updates
+from pagewalk.trace.trace import Trace, from_pages
+
+BASE = 1 << 36
+"""Where a program's memory begins: aligned to every leaf, low enough for every geometry. Ours."""
+
+FRAMES = 1 << 18
+"""Where packed memory begins, as frame number: 1 GiB. Ours."""
+
+LINE_BYTES = 64
+LEAST_MEASURED = 4096
+"""Accesses of a chase that are measured at least, and that warm up before; both are whole rounds. Ours."""
+
+SAMPLED = 1 << 17
+"""Accesses measured of a run that is too long to be replayed whole. Ours."""
+
+
+class Program(NamedTuple):
+    """Accesses of a program, the first `warm` of which only warm up."""
+
+    pages: NDArray[np.uint64]
+    """Distinct pages, address >> 12."""
+    page: NDArray[np.uint32]
+    """Index into `pages`, for each access."""
+    offset: NDArray[np.uint16]
+    warm: int
+
+    def trace(self, accesses: int) -> Trace:
+        """The first accesses, as loads; all such traces share the table of pages, and so a mapping."""
+        return from_pages("pattern", self.pages, self.page[:accesses], offset=self.offset[:accesses])
+
+
+def chase(pattern: Chase, geometry: Geometry, seed: int = 1) -> Program:
+    """Give the accesses of one or more chases through a random cycle.
+
+    Parameters
+    ----------
+    pattern : Chase
+    geometry : Geometry
+    seed : int
+        Of the cycle's order and the nodes' lines.
+    """
+    nodes = np.arange(pattern.pages, dtype=np.uint64)
+    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(2 * pattern.pages)
+    address = np.uint64(BASE) + nodes * np.uint64(pattern.stride)
+    if pattern.line == "random":
+        lines = max(min(pattern.stride, 1 << geometry.base_shift) // LINE_BYTES, 1)
+        address += (words[: pattern.pages] >> np.uint64(11)) % np.uint64(lines) * np.uint64(LINE_BYTES)
+    order = np.argsort(words[pattern.pages :], kind="stable")
+    begins = np.arange(pattern.chains) * pattern.pages // pattern.chains
+    round_ = order[(np.arange(pattern.pages)[:, None] + begins) % pattern.pages].ravel()
+    rounds = -(-LEAST_MEASURED // len(round_))
+    return _encoded(address, np.tile(round_, 2 * rounds), rounds * len(round_))
+
+
+def updates(pattern: Updates, warm: int, seed: int = 1) -> Program:
+    """Give a stretch of the accesses of random updates, long enough for a steady state.
+
+    Parameters
+    ----------
+    pattern : Updates
+    warm : int
+        Accesses that only warm up.
+    seed : int
+        Where in the generator's sequence the stretch begins.
+    """
+    words = pattern.table // 8
+    count = (warm + SAMPLED) // 2 if pattern.mirror else warm + SAMPLED
+    if pattern.generator == "hpcc":
+        numbers = hpcc(pattern.streams, -(-count // pattern.streams), seed).ravel()[:count]
+    else:
+        numbers = np.asarray(np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count))
+    index = numbers & np.uint64(words - 1)
+    if pattern.mirror:
+        index = np.stack([index, (np.uint64(words) - index) & np.uint64(words - 1)], axis=1).ravel()
+    address = np.uint64(BASE) + np.uint64(8) * index
+    touched, access = np.unique(address, return_inverse=True)
+    return _encoded(touched, access, warm)
+
+
+def hpcc(streams: int, steps: int, seed: int) -> NDArray[np.uint64]:
+    """Numbers of HPCC RandomAccess: each stream shifts left, exclusive-or 7 if a bit fell out.
+
+    Streams start at `seed` times 2**40 and 2**32 steps apart, far from each other.
+
+    Returns
+    -------
+    ndarray of uint64, shape (steps, streams)
+        In the order of the program: one step of each stream, then the next.
+    """
+    state = np.array([_hpcc_start((seed << 40) + (n << 32)) for n in range(streams)], np.uint64)
+    numbers = np.empty((steps, streams), np.uint64)
+    for step in range(steps):
+        state = (state << np.uint64(1)) ^ ((state >> np.uint64(63)) * np.uint64(7))
+        numbers[step] = state
+    return numbers
+
+
+def _hpcc_start(n: int) -> int:
+    """Give the n-th number of the sequence that begins with 1: x**n modulo x**64 + x**2 + x + 1."""
+    result, square = 1, 2
+    while n:
+        if n & 1:
+            result = _times(result, square)
+        square, n = _times(square, square), n >> 1
+    return result
+
+
+def _times(a: int, b: int) -> int:
+    """Multiply two polynomials over GF(2), modulo x**64 + x**2 + x + 1."""
+    product = 0
+    while b:
+        if b & 1:
+            product ^= a
+        a, b = (a << 1) ^ ((1 << 64 | 7) if a >> 63 else 0), b >> 1
+    return product
+
+
+def _encoded(address: NDArray[np.uint64], access: NDArray[np.intp], warm: int) -> Program:
+    """Accesses as indices into `address`, turned into pages and offsets."""
+    pages, page = np.unique(address >> np.uint64(12), return_inverse=True)
+    offset = (address & np.uint64(0xFFF)).astype(np.uint16)
+    return Program(pages, page.astype(np.uint32)[access], offset[access], warm)
+
+
+def mapped(program: Program, pattern: Chase | Updates, machine: Machine) -> Mapping:
+    """The program's pages with the pattern's leaf size, in the machine's geometry.
+
+    Raises
+    ------
+    BadInput
+        The geometry has no such leaf.
+    """
+    cut = geometry(machine.geometry)
+    shift = SIZES[pattern.leaf]
+    if shift not in [leaf.shift for leaf in cut.leaves]:
+        names = {bits: name for name, bits in SIZES.items()}
+        sizes = ", ".join(names[leaf.shift] for leaf in cut.leaves)
+        raise BadInput(f"leaf {pattern.leaf}", f"{cut.name} has no such leaf", f"it has {sizes}")
+    page = program.pages.astype(np.int64)
+    leaf_shift = np.full(len(page), shift, np.uint8)
+    if pattern.frames == "packed":
+        order = shift - 12
+        leaf = np.unique(page >> order, return_inverse=True)[1]
+        frame = FRAMES + (leaf << order) + (page & ((1 << order) - 1))
+    else:
+        frame = scattered_frames(page, leaf_shift, cut)
+    region = np.zeros(len(page), np.int32)
+    return Mapping(
+        pattern.leaf, cut, page, leaf_shift, frame, leaf_shift, region, (Region("program", kind="user"),)
+    )
