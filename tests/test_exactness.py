@@ -18,7 +18,7 @@ from pagewalk.hardware.machine import Cache, Machine, Psc, Walker
 from pagewalk.linux.geometry import GEOMETRIES
 from pagewalk.linux.layout import read_layout
 from pagewalk.linux.mapping import Mapping, map_trace
-from pagewalk.replay.engine import replay
+from pagewalk.replay.engine import Run, replay
 from pagewalk.replay.result import Replay
 from pagewalk.replay.tables import HOST_TABLES_AT, translate
 from pagewalk.trace.open import open_trace
@@ -151,11 +151,21 @@ def agree(
     cache_mode: str = "walks-only",
     **more: Any,
 ) -> dict[str, Any]:
-    """The engine and the oracle say the same; returns what the oracle said."""
+    """The engine, by its fast path and without it, says what the oracle says; returns that."""
     expected = by_oracle(trace, mapped, hardware, fetches, cache_mode)
-    found, l1, stlb = by_engine(trace, mapped, hardware, fetches=fetches, cache_mode=cache_mode, **more)
-    assert l1 == expected["l1_miss_positions"]
-    assert stlb == expected["stlb_miss_positions"]
+    more |= {"fetches": fetches, "cache_mode": cache_mode}
+    for fast in (True, False):
+        found, l1, stlb = by_engine(trace, mapped, hardware, fast=fast, **more)
+        assert l1 == expected["l1_miss_positions"]
+        assert stlb == expected["stlb_miss_positions"]
+        same_figures(found, expected, trace, mapped, hardware)
+    return expected
+
+
+def same_figures(
+    found: Replay, expected: dict[str, Any], trace: Trace, mapped: Mapping, hardware: Machine
+) -> None:
+    """Every count and cycle of a result that the oracle knows too."""
     assert some(found.counts, "fetches") == some(expected["counts"])
     assert some(found.walk_refs_in) == some(expected["walk_refs_in"])
     assert some(found.walk_cycles_by_level) == some(expected["walk_cycles_by_level"])
@@ -170,7 +180,6 @@ def agree(
         waited = waiting(expected, hardware.walker.count, hardware.walker.window_accesses)
         others = found.cycles["stlb_hit"] + found.cycles["flush"]
         assert found.cycles["exposed"] == waited + others
-    return expected
 
 
 # ---------------------------------------------------------------- random machines
@@ -186,6 +195,16 @@ def test_random_machines(data: st.DataObject) -> None:
     trace = data.draw(traces(mapped, None))
     mode = data.draw(st.sampled_from(["walks-only", "full"]))
     agree(trace, mapped, hardware, fetches=data.draw(st.booleans()), cache_mode=mode, chunk=data.draw(CHUNKS))
+
+
+@given(st.data())
+@settings(REPEATABLE, max_examples=120)
+def test_random_plain_machines(data: st.DataObject) -> None:
+    """Independent levels of true LRU, most of which take the fast path."""
+    hardware = data.draw(machines(guest=False, plain=True))
+    mapped, _ = data.draw(mappings())
+    trace = data.draw(traces(mapped, None))
+    agree(trace, mapped, hardware, fetches=data.draw(st.booleans()), chunk=data.draw(CHUNKS))
 
 
 @given(st.data())
@@ -230,7 +249,7 @@ def zipf(pages: int, accesses: int, seed: int) -> Any:
 
 
 @pytest.mark.parametrize("policy", ["lru", "fifo", "random", "tree-plru", "nru", "srrip"])
-@pytest.mark.parametrize("ways", [1, 2, 8, 64, 128])
+@pytest.mark.parametrize("ways", [1, 2, 8, 16, 32, 64, 128])
 def test_policies_up_to_many_ways(policy: str, ways: int) -> None:
     pages = [VMALLOC + number for number in range(3 * ways)]
     order = zipf(len(pages), 3000, ways)
@@ -312,6 +331,7 @@ def test_textbook_machines_on_known_inputs(name: str, kind: str, leaf: int) -> N
     mapped = mapping(pages, leaf)
     trace = from_pages(kind, mapped.page.astype(np.uint64), np.asarray(order, np.uint32))
     agree(trace, mapped, TEXTBOOK[name], fetches=False)
+    assert Run(trace, mapped, TEXTBOOK[name], False, "walks-only", 1 << 20, True).fast is not None
     from_file, _, _ = by_engine(trace, mapped, load(name))
     from_words, _, _ = by_engine(trace, mapped, TEXTBOOK[name])
     assert from_file.counts == from_words.counts
