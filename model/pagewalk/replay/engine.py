@@ -138,7 +138,15 @@ class Run:
         self.size = max(1, min(size, trace.accesses, window_of(trace.accesses)))
         self.kinds_differ = fetches or _kinds_differ(self.tables)
         self.fast = (
-            fast_tables(trace, machine, self.tables, mapping.geometry.levels, self.kinds_differ, self.size)
+            fast_tables(
+                trace,
+                machine,
+                self.tables,
+                mapping.geometry.levels,
+                self.kinds_differ,
+                len(mapping.regions),
+                self.size,
+            )
             if fast and not self.full
             else None
         )
@@ -287,20 +295,29 @@ class Run:
         if len(flags):
             n, fetches = by_kind(page, flags, pages, self.fetches, self.kinds_differ, self.numbered)
             page = self.numbered[:n]
-        touch(page, tally.touched)
         l1, stlb = lru_levels(page, fast.place, fast.l1, fast.stlb, fast.psc, fast.last, fast.misses)
         l1_at, stlb_at, found = fast.misses.l1_at[:l1], fast.misses.at[:stlb], fast.misses.found[:stlb]
         tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
-        count_misses(page, l1_at, tally.by_page)
         self._count_l1(l1, int(np.count_nonzero(page[l1_at] >= 2 * pages)) if self.fetches else 0)
+        alike = len(fast.walks_of) < len(fast.place)
+        if alike:
+            tally.touched[0] += len(page)
+            tally.by_page[0, 0] += l1
+        else:
+            touch(page, tally.touched)
+            count_misses(page, l1_at, tally.by_page)
         if self.machine.cache or self.machine.walker.window_accesses:
             cycles, refs = self._fast_walks(fast, page[stlb_at], found)
             count_walks(page, stlb_at, refs, cycles, tally.by_page)
-            spent = self._wait(stlb_at, cycles)
+            return len(page), fetches, l1_at, stlb_at, self._wait(stlb_at, cycles)
+        if alike:
+            walks = [np.count_nonzero(found == cache) for cache in range(len(fast.top_of))]
+            fast.walks_of[0] += walks
+            reads = int((fast.top_of - fast.leaf_level[0]) @ walks)
         else:
             reads = count_uniform_walks(page, stlb_at, found, fast.top_of, fast.leaf_level, fast.walks_of)
-            spent = stlb * self.machine.walker.start_cycles + reads * self.machine.memory.latency_cycles
-            self.clock[0] += spent
+        spent = stlb * self.machine.walker.start_cycles + reads * self.machine.memory.latency_cycles
+        self.clock[0] += spent
         return len(page), fetches, l1_at, stlb_at, spent
 
     def _fast_walks(

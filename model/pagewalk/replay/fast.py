@@ -31,8 +31,9 @@ class Fast(NamedTuple):
         Level above the first entry that a walk reads, by the cache that had an entry for it; no cache last.
     hit_cycles : int
         Of an STLB hit.
-    walks_of : ndarray of int64, shape (places, len(top_of))
-        Walks by place and by where they began, of a machine whose references all cost the same.
+    walks_of : ndarray of int64, shape (places or 1, len(top_of))
+        Walks by place and by where they began, of a machine whose references all cost the same. One row
+        where all pages are of one region and one leaf size: there is nothing to tell apart.
     """
 
     place: NDArray[np.int64]
@@ -48,7 +49,9 @@ class Fast(NamedTuple):
     walks_of: NDArray[np.int64]
 
 
-def fast(trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: bool, room: int) -> Fast | None:
+def fast(
+    trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: bool, regions: int, room: int
+) -> Fast | None:
     """Tables of the fast path; None where it does not apply.
 
     Parameters
@@ -58,6 +61,8 @@ def fast(trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: boo
         Table levels of the geometry.
     kinds : bool
         Whether kinds of access are told apart.
+    regions : int
+        Regions that misses are counted for.
     room : int
         Accesses of the largest chunk.
     """
@@ -100,6 +105,7 @@ def fast(trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: boo
         of = np.concatenate([level.set_of[kind, unit] for kind in rows]).astype(np.int64)
         return np.where(of < 0, len(level.ways), of)
 
+    alike = regions == 1 and not kinds and len(np.unique(tables.leaf_level)) == 1
     place = make_places(np.tile(number[unit], len(rows)), row_of(first), row_of(second))
     return Fast(
         place,
@@ -112,18 +118,20 @@ def fast(trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: boo
         np.tile(tables.leaf_level[unit], len(rows)),
         np.append(psc.level, levels + 1).astype(np.int64),
         max(hits, default=0),
-        np.zeros((len(place), len(psc.level) + 1), np.int64),
+        np.zeros((1 if alike else len(place), len(psc.level) + 1), np.int64),
     )
 
 
 def add_uniform_walks(fast: Fast, tally: Tally, machine: Machine) -> None:
     """Add to the tally what follows from the walks of each place when every reference costs the same."""
     latency, start = machine.memory.latency_cycles, machine.walker.start_cycles
-    walks, refs = fast.walks_of, fast.top_of - fast.leaf_level[:, None]
+    walks = fast.walks_of
+    leaf_level = fast.leaf_level[: len(walks), None]
+    refs = fast.top_of - leaf_level
     of_place = walks.sum(axis=1), (walks * refs).sum(axis=1)
-    tally.by_page[:, 1] += of_place[0]
-    tally.by_page[:, 2] += of_place[1]
-    tally.by_page[:, 3] += start * of_place[0] + latency * of_place[1]
+    tally.by_page[: len(walks), 1] += of_place[0]
+    tally.by_page[: len(walks), 2] += of_place[1]
+    tally.by_page[: len(walks), 3] += start * of_place[0] + latency * of_place[1]
     hits = walks.sum(axis=0)[:-1]
     tally.psc_hits[: len(hits)] += hits
     np.add.at(tally.by_refs, np.maximum(refs, 0), walks)
@@ -131,7 +139,7 @@ def add_uniform_walks(fast: Fast, tally: Tally, machine: Machine) -> None:
     tally.places[-1] += reads
     tally.caches[-1, 1, 0] += reads
     for level in range(1, int(fast.top_of.max())):
-        read = (fast.leaf_level[:, None] <= level) & (level < fast.top_of)
+        read = (leaf_level <= level) & (level < fast.top_of)
         tally.level_cycles[level] += latency * int(walks[read].sum())
 
 
