@@ -137,21 +137,14 @@ class Run:
         self.state = power_on(machine, self.tables, mapping.geometry.levels, trace.cpus)
         self.size = max(1, min(size, trace.accesses, window_of(trace.accesses)))
         self.kinds_differ = fetches or _kinds_differ(self.tables)
+        kinds = 3 if fetches else 2 if self.kinds_differ else 1
+        levels = mapping.geometry.levels
         self.fast = (
-            fast_tables(
-                trace,
-                machine,
-                self.tables,
-                mapping.geometry.levels,
-                self.kinds_differ,
-                len(mapping.regions),
-                self.size,
-            )
+            fast_tables(trace, machine, self.tables, levels, kinds, len(mapping.regions), self.size)
             if fast and not self.full
             else None
         )
-        kinds = 3 if self.fast and self.kinds_differ else 1
-        self.tally = Tally(machine, mapping, trace.accesses, kinds)
+        self.tally = Tally(machine, mapping, trace.accesses, kinds if self.fast else 1)
         room = (self.size + 1,)
         self.numbered = np.empty(room, np.uint32)
         self.stream = _Stream(

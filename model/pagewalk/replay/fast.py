@@ -50,7 +50,7 @@ class Fast(NamedTuple):
 
 
 def fast(
-    trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: bool, regions: int, room: int
+    trace: Trace, machine: Machine, tables: Tables, levels: int, kinds: int, regions: int, room: int
 ) -> Fast | None:
     """Tables of the fast path; None where it does not apply.
 
@@ -59,8 +59,8 @@ def fast(
     trace, machine, tables
     levels : int
         Table levels of the geometry.
-    kinds : bool
-        Whether kinds of access are told apart.
+    kinds : int
+        How many kinds of access are told apart: 1, loads and stores (2), fetches too (3).
     regions : int
         Regions that misses are counted for.
     room : int
@@ -84,6 +84,8 @@ def fast(
         and (trace.events is None or not len(trace.events))
         and machine.inclusion == "none"
         and machine.guest is None
+        # A run of accesses that L1 does not serve misses each time; the fast kernel takes runs as one.
+        and bool((first.set_of[:kinds] >= 0).all())
         and all(array.policy == "lru" for array in machine.tlb)
         and all(cache.policy == "lru" for cache in machine.psc)
         and widest <= MAX_WAYS
@@ -99,14 +101,13 @@ def fast(
     if number.max(initial=0) >= MAX_NUMBER:
         return None
     unit = tables.unit_of_page
-    rows = range(3) if kinds else range(1)
 
     def row_of(level: LevelTable) -> NDArray[np.int64]:
-        of = np.concatenate([level.set_of[kind, unit] for kind in rows]).astype(np.int64)
+        of = np.concatenate([level.set_of[kind, unit] for kind in range(kinds)]).astype(np.int64)
         return np.where(of < 0, len(level.ways), of)
 
-    alike = regions == 1 and not kinds and len(np.unique(tables.leaf_level)) == 1
-    place = make_places(np.tile(number[unit], len(rows)), row_of(first), row_of(second))
+    alike = regions == 1 and kinds == 1 and len(np.unique(tables.leaf_level)) == 1
+    place = make_places(np.tile(number[unit], kinds), row_of(first), row_of(second))
     return Fast(
         place,
         make_rows(np.append(first.ways, 0)),
@@ -114,8 +115,8 @@ def fast(
         psc_rows,
         np.full(1, -1, np.int64),
         make_misses(room),
-        np.tile(unit, len(rows)),
-        np.tile(tables.leaf_level[unit], len(rows)),
+        np.tile(unit, kinds),
+        np.tile(tables.leaf_level[unit], kinds),
         np.append(psc.level, levels + 1).astype(np.int64),
         max(hits, default=0),
         np.zeros((1 if alike else len(place), len(psc.level) + 1), np.int64),
