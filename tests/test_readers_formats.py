@@ -200,11 +200,9 @@ def check_spaces(trace, made):
     for access in made:
         space = numbers.setdefault(access.process, len(numbers) + 1)
         expected.add((access.address >> 12, 0 if foreign.kernel(access.address) else space))
-    # processes are numbered as they first appear within a block of the file, which holds all of these
     found = set(zip(trace.pages.tolist(), trace.spaces.tolist(), strict=True))
-    assert {page for page, _ in found} == {page for page, _ in expected}
-    assert len(found) == len(trace.pages) == len(expected)
-    assert {page for page, space in found if space == 0} == {page for page, space in expected if space == 0}
+    assert found == expected
+    assert len(trace.pages) == len(expected)
 
 
 def check_switches(trace, made):

@@ -148,7 +148,7 @@ def view(text: Text, end: int, cpu: int, out: Accesses) -> tuple[int, int, int]:
 
 # ---- gem5 --debug-flags=Exec and MemTest ---------------------------------------------
 
-BETWEEN, ADDRESS, AT_ADDR = literal(" : "), literal(" A=0x"), literal("nitiating ")
+BETWEEN, ADDRESS, INITIATING = literal(" : "), literal(" A=0x"), literal("nitiating ")
 WRITE_AT = literal("write at addr ")
 READ_AT = literal("read at addr ")
 
@@ -208,19 +208,16 @@ def gem5(text: Text, end: int, whole: int, out: Accesses) -> tuple[int, int, int
         at = skip_word(text, name)
         cpu = _gem5_cpu(text, at - 1 if text[at - 1] == COLON else at)
         at = skip_blanks(text, at)
-        initiating = find(text, at, AT_ADDR)
-        if initiating >= 0:
-            store = find(text, initiating, WRITE_AT)
-            load = find(text, initiating, READ_AT)
+        if stands(text, at + 1, INITIATING):
+            store = find(text, at, WRITE_AT)
+            load = find(text, at, READ_AT)
             if store >= 0 or load >= 0:
                 start = store + len(WRITE_AT) if store >= 0 else load + len(READ_AT)
-                address, at = hexadecimal(
-                    text, start + 2 if text[start] == 48 and text[start + 1] == 120 else start
-                )
+                address, at = hexadecimal(text, start + 2 if text[start + 1] == 120 else start)
                 if at < 0:
                     return count, line, whole
                 count = put(out, count, address, STORE if store >= 0 else 0, cpu, -1)
-            at = next_line(text, initiating)
+            at = next_line(text, at)
             continue
         while (
             text[at] == 65 or text[at] == 84 or text[at] == COLON or text[at] == 43 or text[at] == MINUS
@@ -244,13 +241,13 @@ def gem5(text: Text, end: int, whole: int, out: Accesses) -> tuple[int, int, int
         if known and (step < 0 or (step == 0 and whole != code)):
             count = put(out, count, code, FETCH | kernel, cpu, -1)
         whole = code if known and step < 0 else 0
-        touched = find(text, colon, ADDRESS)
-        if touched >= 0:
-            last = colon
-            following = find(text, colon + 1, BETWEEN)
-            while 0 <= following < touched:
-                last, following = following, find(text, following + 1, BETWEEN)
-            address, at = hexadecimal(text, touched + len(ADDRESS))
+        last, at = colon, colon + 1
+        while text[at] != NEWLINE and not (text[at] == 65 and stands(text, at - 1, ADDRESS)):
+            if text[at] == COLON and text[at - 1] == SPACE and text[at + 1] == SPACE:
+                last = at - 1
+            at += 1
+        if text[at] != NEWLINE:
+            address, at = hexadecimal(text, at + len(ADDRESS) - 1)
             if at < 0:
                 return count, line, whole
             stores = _gem5_stores(text, colon, last)

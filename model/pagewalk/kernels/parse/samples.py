@@ -82,7 +82,7 @@ def _is_address(text: Text, at: int) -> int:
     start = at
     while HEX[text[at]] >= 0:
         at += 1
-    return at if (text[at] == SPACE or text[at] == TAB) and 0 < at - start <= 16 else -1
+    return at if text[at] <= SPACE and text[at] != NEWLINE and 0 < at - start <= 16 else -1
 
 
 @inline
@@ -92,22 +92,34 @@ def _is_number(text: Text, at: int) -> int:
     while HEX[text[at]] >= 0:
         seen = seen or HEX[text[at]] < 10
         at += 1
-    blank = text[at] == SPACE or text[at] == TAB or text[at] == NEWLINE
-    return at if seen and blank and 4 <= at - start <= 16 else -1
+    return at if seen and text[at] <= SPACE and 4 <= at - start <= 16 else -1
 
 
 @inline
-def _another_number(text: Text, at: int) -> tuple[bool, bool]:
-    """Whether such a word follows in the line, and whether one is a kernel address."""
-    found = kernel = False
+def _names_a_store(text: Text, start: int, end: int) -> bool:
+    """Whether "store" stands in text[start:end], the event's name."""
+    for at in range(start, end - len(STORES)):  # noqa: SIM110 - numba compiles no generator expression
+        if text[at] == STORES[0] and stands(text, at, STORES):
+            return True
+    return False
+
+
+@inline
+def _rest(text: Text, at: int) -> tuple[bool, int, int]:
+    """What follows an address: whether another number does, flags for the access, and where the line ends."""
+    another, flags = False, 0
     while text[at] != NEWLINE:
         at = skip_blanks(text, at)
-        end = _is_number(text, at)
-        if end > 0:
-            found = True
-            kernel = kernel or (end - at == 16 and HEX[text[at]] >= 8)
+        if text[at] == BAR[1]:
+            if stands(text, at, OP_STORE):
+                flags |= STORE
+        elif HEX[text[at]] >= 0:
+            end = _is_number(text, at)
+            another = another or end > 0
+            if end - at == 16 and HEX[text[at]] >= 8:
+                flags |= KERNEL
         at = skip_word(text, at)
-    return found, kernel
+    return another, flags, at
 
 
 @jit
@@ -150,12 +162,12 @@ def perf(text: Text, end: int, out: Accesses) -> tuple[int, int]:
         address, flags, here = 0, 0, skip_blanks(text, at)
         after = _is_address(text, here)
         if after > 0 and not stands(text, after, BAR):
-            another, kernel = _another_number(text, after)
+            another, flags, line_end = _rest(text, after)
             if another:
                 address, _ = hexadecimal(text, here)
-                flags = KERNEL if kernel else 0
-                if find(text, after, OP_STORE) > 0 or 0 < find(text, event, STORES) < at:
+                if _names_a_store(text, event, at):
                     flags |= STORE
+            at = line_end
         else:
             field = find(text, at, ADDRESS_IS)
             width = len(ADDRESS_IS)

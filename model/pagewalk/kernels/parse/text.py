@@ -86,8 +86,8 @@ def find(text: Text, at: int, word: Text) -> int:
 
 @inline
 def skip_blanks(text: Text, at: int) -> int:
-    """Where the next byte that is no blank is."""
-    while text[at] == SPACE or text[at] == TAB:
+    """Where the next byte that is no blank is; control characters count as blanks."""
+    while text[at] <= SPACE and text[at] != NEWLINE:
         at += 1
     return at
 
@@ -95,7 +95,7 @@ def skip_blanks(text: Text, at: int) -> int:
 @inline
 def skip_word(text: Text, at: int) -> int:
     """Where a run of bytes that are no blanks ends."""
-    while text[at] != SPACE and text[at] != TAB and text[at] != NEWLINE:
+    while text[at] > SPACE:
         at += 1
     return at
 

@@ -33,8 +33,8 @@ class Processes:
         BadInput
             There are more processes than can be told apart.
         """
-        ids, which = np.unique(process, return_inverse=True)
-        for each in ids.tolist():
+        ids, first, which = np.unique(process, return_index=True, return_inverse=True)
+        for each in ids[np.argsort(first)].tolist():
             self._numbers.setdefault(each, len(self._numbers) + 1)
         if len(self._numbers) >= MOST:
             raise BadInput(self._path, f"{MOST} processes", "cut the file")

@@ -1,6 +1,5 @@
 """Tables whose columns have names: CSV and Parquet."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from pagewalk.errors import BadInput
 from pagewalk.trace.encode import Raw, RawChunk, pieces
 from pagewalk.trace.readers import packed
 from pagewalk.trace.readers.processes import Processes
-from pagewalk.trace.readers.text import Form, parsed
+from pagewalk.trace.readers.text import Form, Parser, parsed
 from pagewalk.trace.trace import FETCH, STORE
 
 if TYPE_CHECKING:
@@ -32,12 +31,6 @@ ROLES = ("ignored", "address", "kind", "size", "cpu", "process")
 
 COLUMNS_MOST = 256
 
-_NUMBER = rb"(?:0[xX][0-9a-fA-F]{1,16}|\d{1,20})"
-_ROW = re.compile(
-    rb"(?:(?:#[^\n]{0,1000})?\r?\n)*\s{0,100}" + _NUMBER + rb"(?:\s*$|[ \t]*[,;\t ][^\n]{0,1000}$|\r?\n)",
-    re.M,
-)
-
 
 def role(name: str) -> str:
     """What a column holds, by its name."""
@@ -52,8 +45,7 @@ def recognises_csv(path: Path, head: bytes) -> bool:
     """By a first line that names an address column, or begins with a number."""
     if b"\x00" in head:
         return False
-    _, names, _ = _header(head)
-    return "address" in names or _ROW.match(head) is not None
+    return "address" in _header(head)[1]
 
 
 def read_csv(path: Path) -> Raw:
@@ -64,13 +56,11 @@ def read_csv(path: Path) -> Raw:
     BadInput
         It has no address column, or (while it is read) a row that is not of its form.
     """
-    skip, names, separator = _header(packed.head(path))
+    header_bytes, names, separator = _header(packed.head(path))
     if "address" not in names:
-        raise BadInput(
-            f"{path}: line {max(skip, 1)}", "no column of addresses", "call it address, or give no header"
-        )
+        raise BadInput(path, "no column of addresses", "call it address, or give no header")
     form = Form(
-        lambda: _csv_parser(names, separator),
+        lambda: _csv_parser(names, separator, header_bytes),
         cpu="cpu" in names,
         process="process" in names,
         complete=True,
@@ -78,15 +68,23 @@ def read_csv(path: Path) -> Raw:
     )
     columns = ["flags", "cpu"] if form.cpu else ["flags"]
     return packed.raw(
-        path, lambda size: _switching(path, form, parsed(path, form, size, form.parser(), skip)), *columns
+        path, lambda size: _switching(path, form, parsed(path, form, size, form.parser())), *columns
     )
 
 
-def _csv_parser(names: list[str], separator: str) -> Any:
+def _csv_parser(names: list[str], separator: str, header_bytes: int) -> Parser:
     from pagewalk.kernels.parse.samples import csv
 
     roles = np.array([ROLES.index(name) for name in names], np.int64)
-    return lambda text, end, out: csv(text, end, ord(separator), roles, out)
+    skip = header_bytes
+
+    def parse(text: NDArray[np.uint8], end: int, out: Any) -> tuple[int, int]:
+        nonlocal skip
+        done, skip = skip, 0
+        count, wrong = csv(text[done:], end - done, ord(separator), roles, out)
+        return count, wrong + done if wrong >= 0 else wrong
+
+    return parse
 
 
 def _switching(path: Path, form: Form, chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
@@ -97,19 +95,21 @@ def _switching(path: Path, form: Form, chunks: Iterator[RawChunk]) -> Iterator[R
 
 
 def _header(head: bytes) -> tuple[int, list[str], str]:
-    """Lines before the first row, roles of the columns, separator."""
-    lines = head.decode("ascii", "replace").splitlines()
-    at = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
-    first = lines[at] if at < len(lines) else ""
+    """Bytes up to the end of the header, if there is one; roles of the columns; separator."""
+    lines = head.split(b"\n")
+    at = next(
+        (i for i, line in enumerate(lines) if line.strip() and not line.startswith(b"#")), len(lines) - 1
+    )
+    end = min(sum(len(line) + 1 for line in lines[: at + 1]), len(head))
+    first = lines[at].decode("ascii", "replace").strip()
     separator = next((each for each in ",;\t" if each in first), " ")
-    fields = first.split(separator) if separator != " " else first.split()
+    fields = first.split(separator if separator != " " else None)
     if len(fields) > COLUMNS_MOST:
-        return at, [], separator
-    if any(role(field) == "address" for field in fields):
-        return at + 1, [role(field) for field in fields], separator
-    if fields and fields[0].strip()[:1].isdigit():
-        return at, [*ROLES[1:], *["ignored"] * len(fields)][: len(fields)], separator
-    return at + 1, [role(field) for field in fields], separator
+        return 0, [], separator
+    roles = [role(field) for field in fields]
+    if "address" not in roles and first[:1].isdigit():
+        return 0, [*ROLES[1:], *["ignored"] * len(fields)][: len(fields)], separator
+    return end, roles, separator
 
 
 # ---- Parquet ---------------------------------------------------------------------

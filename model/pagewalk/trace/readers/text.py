@@ -16,6 +16,8 @@ from pagewalk.trace.readers.processes import Processes
 LONGEST_LINE = 1 << 20
 """A longer line is refused; no tool here writes one."""
 
+NEWLINE = 10
+
 Parser = Callable[[NDArray[np.uint8], int, Any], tuple[int, int]]
 """``parser(text, end, accesses)``: as the kernels of `pagewalk.kernels.parse`."""
 
@@ -128,44 +130,60 @@ def read(form: Form) -> Callable[[Path], Raw]:
     return raw
 
 
-def texts(path: Path, complete: bool, skip: int = 0) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
-    """Yield whole lines: the text, where it ends (line ends follow), and the number of its first line.
+def texts(path: Path, complete: bool) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
+    """Yield whole lines: the text, where it ends (line ends follow), and where it begins in the content.
+
+    The array is the same each time, and overwritten.
 
     Parameters
     ----------
     path : Path
     complete : bool
         Whether a last line without a line end counts as whole.
-    skip : int
-        Lines to leave out at the beginning.
     """
     from pagewalk.kernels.parse.text import PADDING
 
-    rest, line = b"", 1
+    text = np.empty(LONGEST_LINE + packed.BLOCK + PADDING, np.uint8)
+    rest, start = b"", 0
     for block in packed.blocks(path):
-        content = rest + block
-        while skip and (end := content.find(b"\n") + 1):
-            content, skip, line = content[end:], skip - 1, line + 1
-        cut = content.rfind(b"\n") + 1
-        rest = content[cut:]
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            end = len(rest) + cut
+            text[: len(rest)] = np.frombuffer(rest, np.uint8)
+            text[len(rest) : end] = np.frombuffer(block, np.uint8, cut)
+            text[end : end + PADDING] = NEWLINE
+            yield text, end, start
+            rest, start = block[cut:], start + end
+        else:
+            rest += block
         if len(rest) > LONGEST_LINE:
-            raise BadInput(f"{path}: line {line + content.count(10)}", "has no end", "is it text at all?")
-        if cut and not skip:
-            yield np.frombuffer(content[:cut] + b"\n" * PADDING, np.uint8), cut, line
-            line += content.count(b"\n", 0, cut)
-    if rest and not skip:
+            raise BadInput(_place(path, start), "has no end", "is it text at all?")
+    if rest:
         if not complete:
-            raise BadInput(f"{path}: line {line}", "ends within a line", "copy or record it again")
-        yield np.frombuffer(rest + b"\n" * (PADDING + 1), np.uint8), len(rest) + 1, line
+            raise BadInput(_place(path, start), "ends within a line", "copy or record it again")
+        text[: len(rest)] = np.frombuffer(rest, np.uint8)
+        text[len(rest) : len(rest) + 1 + PADDING] = NEWLINE
+        yield text, len(rest) + 1, start
 
 
-def parsed(path: Path, form: Form, size: int, parse: Parser, skip: int = 0) -> Iterator[RawChunk]:
+def _place(path: Path, byte: int) -> str:
+    """The line of a byte of the content."""
+    line, done = 1, 0
+    for block in packed.blocks(path):
+        line += block[: byte - done].count(b"\n")
+        done += len(block)
+        if done >= byte:
+            break
+    return f"{path}: line {line}"
+
+
+def parsed(path: Path, form: Form, size: int, parse: Parser) -> Iterator[RawChunk]:
     """Yield the accesses of a text in chunks of at most `size`."""
     from pagewalk.kernels.parse.text import Accesses
 
     processes, accesses = Processes(path), 0
-    for text, end, line in texts(path, form.complete, skip):
-        room = len(text) // 2
+    for text, end, start in texts(path, form.complete):
+        room = end // 2 + 1
         out = Accesses(
             np.empty(room, np.int64),
             np.empty(room, np.uint8),
@@ -174,9 +192,8 @@ def parsed(path: Path, form: Form, size: int, parse: Parser, skip: int = 0) -> I
         )
         count, wrong = parse(text, end, out)
         if wrong >= 0:
-            at = line + int(np.count_nonzero(text[:wrong] == 10))
             seen = bytes(text[wrong : wrong + 40]).split(b"\n")[0].decode("ascii", "replace")
-            raise BadInput(f"{path}: line {at}", f"{seen!r} is no access", form.mend)
+            raise BadInput(_place(path, start + wrong), f"{seen!r} is no access", form.mend)
         accesses += count
         chunk = RawChunk(out.address[:count].view(np.uint64), out.flags[:count])
         if form.cpu:
