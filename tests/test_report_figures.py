@@ -124,7 +124,7 @@ def test_the_title_of_the_anatomy_names_the_place_of_most_references():
 
 def test_every_figure_is_written_as_png_and_svg(tmp_path):
     written = figures.save_all(fakes.saving(), tmp_path / "new")
-    names = ["misses", "callers", "time", "anatomy"]
+    names = ["misses", "callers", "time", "anatomy", "price"]
     assert [path.name for path in written] == [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in written)
     for path in written:

@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": ("pagewalk.cli.validate", "measured results beside the model's predictions"),
     "kernels": ("pagewalk.cli.kernels", "what each kernel release maps huge, each rule with its source"),
     "trace": ("pagewalk.cli.traces", "look at, convert and make traces"),
+    "report": ("pagewalk.cli.report", "results as one page to mail, print, or read on a phone"),
     "check": ("pagewalk.cli.check", "whether the model still says what the committed baseline says"),
     "doctor": ("pagewalk.cli.doctor", "versions, compiled kernels, what this machine can measure"),
 }

@@ -38,6 +38,8 @@ _OVER_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 
 _SCALES = ((10**9, "billions of "), (10**6, "millions of "), (10**3, "thousands of "), (1, ""))
 
+_BYTES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (0, "bytes"))
+
 _SHOWN = ("L1 DTLB misses", "page walks", "walk references", "walk cycles", "exposed cycles")
 
 
@@ -171,6 +173,43 @@ def anatomy(result: Result, machine: str) -> Figure:
     return figure
 
 
+def price(result: Result, machine: str) -> Figure:
+    """Memory that each caller pays against walk cycles that it saves; cheap and good is up and left."""
+    pair = _pair(result, machine)
+    shown = [caller for caller in pair.callers if caller.paid_bytes or caller.saved_cycles]
+    largest = max((abs(caller.paid_bytes) for caller in shown), default=0)
+    unit, name = next((u, n) for u, n in _BYTES if largest >= u)
+    dots = []
+    for caller in shown:
+        before, after = pair.rates(caller.walk_cycles)
+        dots.append((caller.paid_bytes / unit, before - after, caller.name))
+    highest = max((abs(saved) for _, saved, _ in dots), default=0.0) or 1.0
+    with style.drawing():
+        figure = style.canvas(words.dearest(pair), _about(result, machine), 3.4)
+        axes = figure.subplots()
+        axes.axhline(0, color=style.RULE, linewidth=0.8)
+        axes.axvline(0, color=style.RULE, linewidth=0.8)
+        for paid, saved, _ in dots:
+            axes.plot(paid, saved, "o", color=style.hue(pair.after.mapping), markersize=7, alpha=0.85)
+        labelled: list[tuple[float, float]] = []
+        for paid, saved, caller_name in sorted(dots, key=lambda dot: -abs(dot[1]) / highest - abs(dot[0])):
+            place = paid * unit / (largest or 1), saved / highest
+            if all(abs(place[0] - x) > 0.25 or abs(place[1] - y) > 0.07 for x, y in labelled):
+                labelled.append(place)
+                right = place[0] > 0.6
+                axes.annotate(words.shorten(caller_name, 30), (paid, saved), (-8 if right else 8, 0),
+                              textcoords="offset points", va="center", ha="right" if right else "left",
+                              size=8)  # fmt: skip
+        axes.set_xlabel(f"memory that rounding adds, {name}")
+        axes.set_ylabel("walk cycles saved\nper 1000 accesses")
+        axes.margins(0.08, 0.14)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(length=0, labelcolor=style.QUIET)
+        axes.grid(color=style.RULE, linewidth=0.4)
+        axes.set_axisbelow(True)
+    return figure
+
+
 def machines(result: Result) -> Figure:
     """Walk cycles, and all waiting, under two mappings on every machine; the costliest machine first."""
     pairs = sorted(comparisons(result), key=lambda pair: -max(pair.walk_rates))
@@ -285,8 +324,9 @@ def save_all(result: Result, folder: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        The files: ``misses``, ``callers``, ``time``, ``anatomy`` (with ``-MACHINE`` where there are several
-        machines) and then ``machines``, each ``.png`` and ``.svg``. Same results give the same bytes.
+        The files: ``misses``, ``callers``, ``time``, ``anatomy``, where a caller pays memory ``price`` (with
+        ``-MACHINE`` where there are several machines) and then ``machines``, each ``.png`` and ``.svg``. Same
+        results give the same bytes.
 
     Raises
     ------
@@ -304,6 +344,8 @@ def save_all(result: Result, folder: Path) -> list[Path]:
             (f"time{tail}", partial(over_time, result, machine)),
             (f"anatomy{tail}", partial(anatomy, result, machine)),
         ]
+        if any(caller.paid_bytes for caller in _pair(result, machine).callers):
+            drawn.append((f"price{tail}", partial(price, result, machine)))
     if len(comparisons(result)) > 1:
         drawn.append(("machines", partial(machines, result)))
     return [_save(draw, folder / f"{name}.{kind}", kind) for name, draw in drawn for kind in ("png", "svg")]

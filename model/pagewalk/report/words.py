@@ -183,6 +183,22 @@ def who(pair: Comparison) -> str:
     )
 
 
+def dearest(pair: Comparison) -> str:
+    """Which caller takes most memory for what it saves, as a title."""
+    payers = [caller for caller in pair.callers if caller.paid_bytes]
+    if not payers:
+        return "No caller takes more memory"
+    top = max(payers, key=lambda caller: caller.paid_bytes)
+    ends = pair.rates(top.walk_cycles)
+    saved = ends[0] - ends[1]
+    if not saved:
+        result = "saves no walk cycle"
+    else:
+        does = "saves" if saved > 0 else "costs"
+        result = f"{does} {number(abs(saved), decimals((saved,)))} walk cycles per 1000 accesses"
+    return f"{shorten(top.name, 40)} {result}, {price(top.paid_bytes)}"
+
+
 def when(pair: Comparison) -> str:
     """Whether a mapping is cheaper all along the trace, as a title."""
     old, new = pair.before.windows.walk_cycles, pair.after.windows.walk_cycles

@@ -1,0 +1,396 @@
+"""Results as one page: the answer, what it rests on, and every parameter with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from pagewalk.errors import BadInput
+from pagewalk.hardware.figures import Figure as Parameter
+from pagewalk.hardware.figures import assumed_share, figures
+from pagewalk.hardware.load import load, sources
+from pagewalk.hardware.machine import tables
+from pagewalk.replay.result import Replay, Result
+from pagewalk.report import words
+from pagewalk.report.figures import over_time, price
+from pagewalk.report.machines import cited
+from pagewalk.report.pages.html import Cell, Picture, bars, picture, render
+from pagewalk.report.tables import assumptions
+from pagewalk.study.compare import (
+    Caller,
+    Comparison,
+    by_machine,
+    change,
+    compare,
+    comparisons,
+    measures,
+    per_1000,
+    together,
+)
+
+CALLERS = 12
+"""Callers in a table before the rest are added up."""
+
+OPEN = 2
+"""Machines of a result whose details are open; those of more are there to be opened."""
+
+
+class Named(NamedTuple):
+    """A result, and what to call it."""
+
+    name: str
+    result: Result
+
+
+class Tile(NamedTuple):
+    """A figure of the first screen."""
+
+    name: str
+    value: str
+    change: str
+    mood: str
+    """good, bad, or neither."""
+
+
+class Row(NamedTuple):
+    """A row of a table: its head, a line below that, cells, and what changes."""
+
+    name: str
+    below: str
+    cells: list[Cell]
+    change: str = ""
+    paid: str = ""
+
+
+class Stack(NamedTuple):
+    """A bar of shares."""
+
+    name: str
+    total: str
+    parts: list[tuple[str, str, float, int]]
+    """Name, percent as text, share, depth of colour in percent."""
+
+
+class Details(NamedTuple):
+    """One machine's part of a result."""
+
+    anchor: str
+    machine: str
+    verdict: str
+    mappings: list[str]
+    measures: list[Row]
+    stacks: list[tuple[str, list[Stack]]]
+    who: str
+    callers: list[Row]
+    pictures: list[tuple[str, str, Picture]]
+    """Heading, message, picture."""
+
+
+class Section(NamedTuple):
+    """One result's part of the page."""
+
+    anchor: str
+    name: str
+    heading: str
+    machines: list[Details]
+    notes: list[str]
+    facts: list[tuple[str, str]]
+
+
+class Described(NamedTuple):
+    """A machine's parameters; `missing` says why they are not there."""
+
+    name: str
+    title: str
+    share: str
+    missing: str
+    rows: list[tuple[str, str, list[Parameter]]]
+    """Table, its source, its figures."""
+    cited: dict[str, str]
+    unknown: dict[str, str]
+    events: dict[str, list[str]]
+
+
+def page(results: Sequence[Named]) -> str:
+    """Make the page.
+
+    Parameters
+    ----------
+    results : sequence of Named
+        One or more; with several, a map of all machines and results comes first.
+
+    Returns
+    -------
+    str
+        HTML. The same results give the same text.
+    """
+    sections = [_section(number, named) for number, named in enumerate(results, 1)]
+    found = [pair for named in results for pair in comparisons(named.result)]
+    single = results[0].result if len(results) == 1 else None
+    return render(
+        "result.html",
+        title=f"{single.trace.name if single else f'{len(results)} results'}: what larger pages change",
+        answer=_answer(results),
+        lead=[words.verdict(found[0])] if single and len(found) == 1 else [],
+        tiles=_tiles(found[0]) if len(found) == 1 else [],
+        overview=_overview(results) if len(results) > 1 or len(by_machine(results[0].result)) > 1 else None,
+        sections=sections,
+        open=OPEN,
+        machines=_described(results),
+    )
+
+
+def _answer(results: Sequence[Named]) -> str:
+    if len(results) == 1:
+        return words.answer(results[0].result)
+    found = [pair for named in results for pair in comparisons(named.result)]
+    moved = [moved for pair in found if (moved := change(*words.headline(pair).values)) is not None]
+    if not moved:
+        return f"{len(results)} results, with nothing to compare in any"
+    name, mapping = words.headline(found[0]).name, words.mapping(found[0].after.mapping)
+    ends = " to ".join(dict.fromkeys(words.relative(1, 1 + end) for end in (max(moved), min(moved))))
+    if max(moved) < 0:
+        return f"{mapping} save {ends.replace('-', '')} of the {name} in {len(results)} results"
+    return f"With {mapping}, {name} change by {ends} in {len(results)} results"
+
+
+def _tiles(pair: Comparison) -> list[Tile]:
+    shown = ("walk cycles", "exposed cycles", "page walks", "touched memory in reach")
+    tiles = []
+    for measure in pair.measures:
+        if measure.name not in shown or measure.unit == "per walk":
+            continue
+        before, after = measure.values
+        in_bytes = measure.unit == "bytes"
+        places = words.decimals(measure.values)
+        text = [words.size(v) if in_bytes else words.number(v, places) for v in measure.values]
+        better = after > before if in_bytes else after < before
+        mood = "" if before == after else "good" if better else "bad"
+        moved = words.difference(before, after) if in_bytes else words.relative(before, after)
+        unit = "" if in_bytes else f", {measure.unit}"
+        tiles.append(Tile(f"{measure.name}{unit}", " → ".join(text), moved, mood))
+    paid = pair.paid_bytes
+    mood = "" if not paid else "bad" if paid > 0 else "good"
+    tiles.append(Tile("page tables and rounding", words.difference(0, paid), "", mood))
+    return tiles
+
+
+def _overview(results: Sequence[Named]) -> dict[str, object]:
+    """Change of the headline figure for each machine (row) and result (column), as a heat map."""
+    machines = list(dict.fromkeys(name for named in results for name in by_machine(named.result)))
+    columns = [{pair.after.machine: pair for pair in comparisons(named.result)} for named in results]
+    rows = []
+    for machine in machines:
+        cells = [_heat(column.get(machine)) for column in columns]
+        rows.append(Row(machine, "", cells))
+    pairs = [pair for column in columns for pair in column.values()]
+    return {
+        "columns": [named.name for named in results],
+        "rows": rows,
+        "what": words.headline(pairs[0]).name if pairs else "",
+        "mappings": f"{pairs[0].before.mapping} to {pairs[0].after.mapping}" if pairs else "",
+    }
+
+
+def _heat(pair: Comparison | None) -> Cell:
+    if pair is None:
+        return Cell("-")
+    ends = words.headline(pair).values
+    moved = change(*ends)
+    places = words.decimals(ends)
+    text = f"{words.relative(*ends)} ({' → '.join(words.number(end, places) for end in ends)})"
+    share = 100.0 if moved is None else min(100 * abs(moved), 100)
+    return Cell(text, round(share, 1), "pmd" if moved is not None and moved < 0 else "base" if share else "")
+
+
+def _section(number: int, named: Named) -> Section:
+    result = named.result
+    pairs = {pair.after.machine: pair for pair in comparisons(result)}
+    machines = [
+        _details(f"r{number}m{place}", result, machine, replays, pairs.get(machine))
+        for place, (machine, replays) in enumerate(by_machine(result).items(), 1)
+    ]
+    return Section(
+        f"r{number}", named.name, words.heading(result.trace), machines, assumptions(result), _facts(result)
+    )
+
+
+def _details(
+    anchor: str, result: Result, machine: str, replays: Sequence[Replay], pair: Comparison | None
+) -> Details:
+    shown = pair or compare(replays[0], replays[0])
+    pictures = [
+        (
+            "Over time",
+            words.when(shown),
+            picture(partial(over_time, result, machine), f"{anchor}-time", _time_alt(shown, replays)),
+        )
+    ]
+    if any(caller.paid_bytes for caller in shown.callers):
+        message = words.dearest(shown)
+        pictures.append(
+            (
+                "What it costs, what it saves",
+                message,
+                picture(partial(price, result, machine), f"{anchor}-price", message),
+            )
+        )
+    return Details(
+        anchor,
+        machine,
+        words.verdict(pair) if pair else "",
+        [replay.mapping for replay in replays],
+        _measures(replays, pair),
+        _stacks(replays),
+        words.who(shown),
+        _callers(shown),
+        pictures,
+    )
+
+
+def _measures(replays: Sequence[Replay], pair: Comparison | None) -> list[Row]:
+    rows = []
+    kinds = [_kind(replay.mapping) for replay in replays]
+    for position, measure in enumerate(measures(replays)):
+        in_bytes = measure.unit == "bytes"
+        places = words.decimals(measure.values)
+        texts = [words.size(v) if in_bytes else words.number(v, places) for v in measure.values]
+        moved = ""
+        if pair:
+            ends = pair.measures[position].values
+            moved = words.difference(*ends) if in_bytes else words.relative(*ends)
+        unit = "" if in_bytes else measure.unit
+        rows.append(Row(measure.name, unit, bars(measure.values, texts, kinds), moved))
+    return rows
+
+
+def _stacks(replays: Sequence[Replay]) -> list[tuple[str, list[Stack]]]:
+    kinds = (
+        ("walk references found in", "references", [replay.walk_refs_in for replay in replays]),
+        (
+            "walk cycles by the table that was read",
+            "cycles",
+            [replay.walk_cycles_by_level for replay in replays],
+        ),
+    )
+    return [
+        (heading, [_stack(*one, unit) for one in zip(replays, parts, strict=True)])
+        for heading, unit, parts in kinds
+        if any(sum(each.values()) for each in parts)
+    ]
+
+
+def _stack(replay: Replay, parts: dict[str, int], unit: str) -> Stack:
+    total = sum(parts.values())
+    deepest = max(len(parts) - 1, 1)
+    said = words.shares(list(parts.values()))
+    return Stack(
+        replay.mapping,
+        f"{words.millions(total)} {unit}" if total else f"no {unit}",
+        [
+            (name, text, round(100 * count / total, 3) if total else 0.0, 28 + 72 * depth // deepest)
+            for depth, ((name, count), text) in enumerate(zip(parts.items(), said, strict=True))
+        ],
+    )
+
+
+def _callers(pair: Comparison) -> list[Row]:
+    cut = CALLERS if len(pair.callers) > CALLERS + 1 else len(pair.callers)
+    shown = list(pair.callers[:cut])
+    if pair.callers[cut:]:
+        shown.append(together(pair.callers[cut:]))
+    sides = 1 if pair.alone else 2
+    rates = [pair.rates(caller.walk_cycles)[:sides] for caller in shown]
+    places = words.decimals(rate for ends in rates[:cut] for rate in ends)
+    kinds = [_kind(pair.before.mapping), _kind(pair.after.mapping)][:sides]
+    longest = max((rate for ends in rates for rate in ends), default=0.0) or 1.0
+    rows = []
+    for caller, ends in zip(shown, rates, strict=True):
+        cells = [
+            Cell(words.number(rate, places), round(100 * rate / longest, 2), kind)
+            for rate, kind in zip(ends, kinds, strict=True)
+        ]
+        moved = "" if pair.alone else words.relative(*caller.walk_cycles)
+        paid = words.difference(*caller.waste_bytes) if caller.paid_bytes else ""
+        rows.append(Row(caller.name, _about(caller), cells, moved, paid))
+    return rows
+
+
+def _about(caller: Caller) -> str:
+    """Where a caller's memory is: regions, size, leaf."""
+    leaves = " to ".join(dict.fromkeys(leaf for leaf in caller.leaves if leaf))
+    said = [f"{caller.regions} regions" if caller.regions > 1 else "", leaves]
+    if caller.size_bytes:
+        said.insert(1, words.size(caller.size_bytes))
+    return ", ".join(part for part in said if part)
+
+
+def _kind(mapping: str) -> str:
+    return mapping if mapping in ("base", "pmd") else "other"
+
+
+def _time_alt(pair: Comparison, replays: Sequence[Replay]) -> str:
+    """The time series in words: its message, and mean and highest window of each mapping."""
+    said = [words.when(pair)]
+    for replay in replays:
+        series, width = replay.windows.walk_cycles, replay.windows.accesses_per_window
+        if series and width:
+            rates = [per_1000(cycles, width) for cycles in (sum(series) // len(series), max(series))]
+            mean, most = (words.number(rate, words.decimals(rates)) for rate in rates)
+            said.append(f"{replay.mapping}: {mean} walk cycles per 1000 records on average, {most} at most")
+    return ". ".join(said) + "."
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    """Where a result comes from."""
+    made, trace = result.provenance, result.trace
+    return [
+        (name, value)
+        for name, value in (
+            ("trace", trace.name),
+            ("accesses", f"{trace.accesses:,} of {trace.records:,} records, {trace.cpus} CPUs"),
+            ("touched", f"{trace.distinct_base_pages:,} base pages"),
+            ("trace SHA-256", made.trace_sha256),
+            ("traced kernel", made.kernel),
+            ("data caches", ", ".join(sorted({replay.cache_mode for replay in result.replays}))),
+            ("pagewalk", made.pagewalk),
+            ("made by", made.command),
+            ("with", ", ".join(f"{name} {found}" for name, found in made.environment.items())),
+        )
+        if value
+    ]
+
+
+def _described(results: Sequence[Named]) -> list[Described]:
+    """Every machine of the results, as pagewalk describes it today."""
+    named: dict[str, str] = {}
+    for _, result in results:
+        for machine in by_machine(result):
+            named.setdefault(machine, result.provenance.machine_sha256.get(machine, ""))
+    return [_parameters(name, digest) for name, digest in named.items()]
+
+
+def _parameters(name: str, digest: str) -> Described:
+    nothing = Described(name, "", "", "", [], {}, {}, {})
+    try:
+        machine = load(name)
+    except BadInput:
+        return nothing._replace(missing="a machine file that is not at hand; its figures stand there")
+    if digest and machine.sha256 != digest:
+        return nothing._replace(missing="described otherwise today than when this result was made")
+    some, every = assumed_share(machine)
+    rows = []
+    for key, table in tables(machine):
+        title = str(getattr(table, "name", key)) if key else "machine"
+        rows.append((title, table.source, figures(table)))
+    return Described(
+        name,
+        machine.name,
+        f"{some} of {every}",
+        "",
+        [row for row in rows if row[2]],
+        cited(machine, sources()),
+        machine.unknown,
+        machine.perf_events,
+    )

@@ -1,0 +1,225 @@
+"""Result pages: whole in themselves, for every reader, and looked at in a browser."""
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import fakes
+from browser import dom, needs_chromium, pdf, screenshot
+from pagewalk.cli.report import report
+from pagewalk.errors import BadInput
+from pagewalk.hardware.load import load
+from pagewalk.replay.result import encode
+from pagewalk.report.pages.result import Named, page
+from pagewalk.study.compare import comparisons
+
+
+def on_preset(result):
+    """A made-up result that claims to be of the preset as it is."""
+    made = msgspec.structs.replace(
+        result.provenance, machine_sha256={"textbook-setassoc": load("textbook-setassoc").sha256}
+    )
+    return msgspec.structs.replace(result, provenance=made)
+
+
+PAGES = {
+    "saving": lambda: page([Named("gitdiff", on_preset(fakes.saving()))]),
+    "worse": lambda: page([Named("worse", fakes.worse())]),
+    "idle": lambda: page([Named("idle", fakes.idle())]),
+    "single": lambda: page([Named("one mapping", fakes.single())]),
+    "three mappings": lambda: page([Named("three", fakes.three_mappings())]),
+    "many callers": lambda: page([Named("many", fakes.many_regions())]),
+    "huge": lambda: page([Named("huge", fakes.huge())]),
+    "machines": lambda: page([Named("machines", fakes.several_machines(3))]),
+    "several": lambda: page(
+        [Named("first", fakes.saving()), Named("second", fakes.worse()), Named("third", fakes.single())]
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return {name: make() for name, make in PAGES.items()}
+
+
+class Outline(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.open = [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.words += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_in_itself(pages, name):
+    outline = Outline(pages[name])
+    for tag, attributes in outline.tags:
+        assert tag not in ("script", "link", "iframe", "img", "object", "base"), tag
+        assert not any(key.startswith("on") for key in attributes), attributes
+        for key in ("href", "src", "xlink:href"):
+            assert attributes.get(key, "#").startswith("#"), attributes
+    urls = set(re.findall(r"(?:https?:)?//[a-z][^\s\"'<)]+", pages[name]))
+    assert all("w3.org/" in url for url in urls), urls
+    assert "@import" not in pages[name]
+    assert "url(#" in pages[name] or "url(" not in pages[name]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_can_be_heard(pages, name):
+    """One h1, no level of headings left out, tables with captions and heads, pictures with words."""
+    outline = Outline(pages[name])
+    assert outline.all("html")[0]["lang"] == "en"
+    levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert len(outline.all("caption")) == len(outline.all("table")) > 0
+    assert all("scope" in head for head in outline.all("th"))
+    drawn = outline.all("svg")
+    assert drawn
+    assert all(svg["role"] == "img" and len(svg["aria-label"]) > 20 for svg in drawn)
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)), "an identifier is used twice"
+    targets = {attributes["href"][1:] for attributes in outline.all("a")}
+    assert targets <= set(ids)
+
+
+def test_the_first_words_are_the_answer(pages):
+    """40,000 walks become 9,000, and cycles with them (36 for each walk)."""
+    first = Outline(pages["saving"]).words.split("By caller")[0]
+    assert "PMD leaves save 77.5\u00a0% of the walk cycles on textbook-setassoc" in first
+    assert "720 → 162" in first
+    assert "more walk cycles" in Outline(pages["worse"]).words
+    assert "No page walk" in Outline(pages["idle"]).words
+    assert "-77.5\u00a0%" in Outline(pages["several"]).words
+
+
+def test_parameters_stand_with_their_sources(pages):
+    """Of the machine as it was; a machine that is another one today is not passed off as that."""
+    known = Outline(pages["saving"]).words
+    assert "contract: two textbook machines" in known
+    assert "assumed: none: cycles only" in known
+    other = page([Named("x", fakes.result(fakes.replay("base", "textbook-setassoc")))])
+    assert "Figures of textbook-setassoc" in other, "no digest was recorded: today's description is shown"
+    changed = fakes.saving()
+    made = msgspec.structs.replace(changed.provenance, machine_sha256={"textbook-setassoc": "0" * 64})
+    changed = page([Named("x", msgspec.structs.replace(changed, provenance=made))])
+    assert "Figures of textbook-setassoc" not in changed
+    assert "described otherwise today" in changed
+    unknown = page([Named("x", fakes.result(fakes.replay("base", "of-my-own")))])
+    assert "a machine file that is not at hand" in unknown
+
+
+def test_the_same_results_give_the_same_page(pages):
+    assert PAGES["saving"]() == pages["saving"]
+
+
+def test_a_hostile_name_is_text():
+    evil = '<script>alert("x")</script>&amp;"'
+    text = page([Named(evil, fakes.result(fakes.replay("base", evil), fakes.replay("pmd", evil), name=evil))])
+    assert "<script" not in text
+    assert "alert(" in Outline(text).words
+
+
+def run(*arguments):
+    done = CliRunner().invoke(report, list(map(str, arguments)))
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def test_files_and_folders(tmp_path):
+    inside = tmp_path / "runs" / "a"
+    inside.mkdir(parents=True)
+    (inside / "result.json").write_bytes(encode(fakes.saving()))
+    (inside / "other.json").write_text("{}")
+    (tmp_path / "b.json").write_bytes(encode(fakes.worse()))
+    target = tmp_path / "page.html"
+    run(tmp_path / "runs", tmp_path / "b.json", "--out", target)
+    text = target.read_text()
+    assert "gitdiff-small (a)" in text
+    assert "gitdiff-small (b)" in text
+    figures = sorted(path.name for path in (tmp_path / "page-figures" / "2").iterdir())
+    assert {"misses.svg", "misses.png", "price.svg", "time.png"} <= set(figures)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.json", None, "No such file"),
+        ("broken.json", b"{", "not a pagewalk.result/1"),
+        ("other.json", b'{"schema": "pagewalk.machine/1"}', "not a pagewalk.result/1"),
+        ("empty.json", b"", "not a pagewalk.result/1"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path, name, content, message):
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(BadInput, match=message):
+        run(file, "--out", tmp_path / "page.html")
+    with pytest.raises(BadInput, match=r"no result in it|cannot be read|not a pagewalk"):
+        run(tmp_path, "--out", tmp_path / "page.html")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+MEASURE = """<!doctype html><body style="margin:0">
+<iframe src="page.html" style="width:375px;height:900px"></iframe>
+<iframe src="page.html" style="width:1280px;height:900px"></iframe>
+<p id="out"></p><script>
+onload = () => {
+  const shown = (page, s) => [...page.querySelectorAll(s)].filter(x => x.getClientRects().length).length;
+  document.getElementById("out").textContent = [...document.querySelectorAll("iframe")].map(f => {
+    const page = f.contentDocument;
+    return `${page.documentElement.scrollWidth} ${shown(page, "svg.wide")} ${shown(page, "svg.narrow")}`;
+  }).join(" ");
+}</script></body>"""
+
+
+@needs_chromium
+def test_nothing_sticks_out(pages, tmp_path):
+    """On a phone too, the page is as wide as the window, and the picture is the one for that width."""
+    (tmp_path / "frame.html").write_text(MEASURE)
+    for name in ("saving", "many callers", "machines", "several", "huge"):
+        (tmp_path / "page.html").write_text(pages[name])
+        text = dom(f"file://{tmp_path}/frame.html", "--allow-file-access-from-files")
+        seen = re.search(r'<p id="out">([\d ]+)</p>', text)
+        assert seen, name
+        phone, phone_wide, phone_narrow, desk, desk_wide, desk_narrow = map(int, seen[1].split())
+        assert (phone, desk) == (375, 1280), name
+        assert phone_wide == desk_narrow == 0 < phone_narrow == desk_wide, name
+
+
+@needs_chromium
+def test_it_is_drawn_in_both_hues_and_prints(pages, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(pages["saving"])
+    picture = Image.open(screenshot(f"file://{file}", tmp_path / "page.png", 1280, 1600)).convert("RGB")
+    colours = {colour: count for count, colour in picture.getcolors(1 << 24)}
+    assert colours.get((0xD9, 0x77, 0x2B), 0) > 1000, "base is drawn"
+    assert colours.get((0x1F, 0x5F, 0x9E), 0) > 1000, "pmd is drawn"
+    printed = pdf(f"file://{file}", tmp_path / "page.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert len(printed) > 20_000
+
+
+def test_every_comparison_has_its_verdict(pages):
+    words = Outline(pages["machines"]).words
+    assert len(comparisons(fakes.several_machines(3))) == 3
+    assert words.count("of the walk cycles on") >= 3
