@@ -1,5 +1,6 @@
 """The fast LRU levels against lists that are moved to front one access at a time."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -222,6 +223,26 @@ def test_vector_changes_are_the_plain_changes():
                 assert compiled(stream, first) == (mask, lowest(mask))
                 assert int(mask) >> lowest(mask) & 1
                 assert int(mask) % (1 << lowest(mask)) == 0
+
+
+def _compiled_functions(function, found):
+    """The function and all compiled functions that it calls."""
+    if not hasattr(function, "py_func") or function in found:
+        return
+    found.append(function)
+    names = inspect.getclosurevars(function.py_func)
+    for value in [*names.globals.values(), *names.nonlocals.values()]:
+        _compiled_functions(value, found)
+
+
+def test_no_two_loops_share_a_name():
+    """A loop from the cache would otherwise be taken for another that this process compiled."""
+    found = []
+    for kernel in (lru_rows.lru_levels, lru_rows.lru_pass):
+        _compiled_functions(kernel, found)
+    names = [f.py_func.__module__ + "." + f.py_func.__qualname__ for f in found]
+    assert len(names) > 3 * len(WIDTHS)
+    assert len(set(names)) == len(names)
 
 
 def test_uncompiled_the_same():

@@ -14,22 +14,21 @@ import numpy as np
 
 from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.lru_tables import EMPTY, GROUP_SHIFT
-from pagewalk.kernels.vector import RUN, WIDTHS, changes, front, lowest, not_inlined
+from pagewalk.kernels.vector import RUN, WIDTHS, changes, front, lowest, not_inlined, prefetch
 
 BLOCK = 4096
 """Accesses that pass all levels together: their buffers fit the second-level data cache. Ours to choose."""
 
-ROOM = BLOCK + 2 * RUN
-"""A block may end with a whole run and what is left of a chunk."""
+ROOM = BLOCK + RUN + 1
+"""A block is full in the middle of a run; its end is marked."""
 
-ONE, ALL = np.uint64(1), np.uint64(2**64 - 1)
+ONE = np.uint64(1)
 
 
-def _by_width(loop_of: Callable[[int], Any]) -> Any:
+def _by_width(loop_of: Callable[[int], Callable[..., Any]]) -> Any:
     """One loop for each width of a row, and the choice between them."""
-    loop4, loop8, loop16, loop32, loop64 = (loop_of(width) for width in WIDTHS)
+    loop4, loop8, loop16, loop32, loop64 = (_named(loop_of(width), str(width)) for width in WIDTHS)
 
-    @inline
     def choose(rows, *rest):
         width = len(rows.lanes) // len(rows.reach)
         if width == 4:
@@ -42,29 +41,62 @@ def _by_width(loop_of: Callable[[int], Any]) -> Any:
             return loop32(rows, *rest)
         return loop64(rows, *rest)
 
-    return choose
+    return _named(choose, loop_of.__name__)
+
+
+def _named(function: Callable[..., Any], suffix: str) -> Any:
+    """Compile a closure under a name of its own.
+
+    Numba's names tell closures of one name apart by a number that differs from process to process; a loop
+    from the cache would be taken for that of another width that was compiled in this process.
+    """
+    function.__qualname__ += suffix
+    return inline(function)
+
+
+@inline
+def _next_changes(page, start, before):
+    """Bit i is set where record start + i is of another page than the record before it, for i < 64."""
+    if 0 < start <= len(page) - RUN:
+        return changes(page, start)
+    mask = np.uint64(0)
+    for i in range(start, min(start + RUN, len(page))):
+        if page[i] != (page[i - 1] if i > 0 else before):
+            mask |= ONE << np.uint64(i - start)
+    return mask
 
 
 def _l1_loop(width: int) -> Any:
     lanes_in_row = np.uint64(width)
 
-    @inline
-    def l1_loop(rows, place, at, at_out):
-        """Send a block of places through L1; the places of the misses stay in `place`."""
+    def l1_loop(rows, page, start, before, place, missed, at):
+        """Send records through L1 from `start` on, until a block of them has missed.
+
+        `before` is the page before the chunk. Returns where it ended and the number of misses, whose places
+        and positions are in `missed` and `at`.
+        """
         not_inlined()
         lanes, reach = rows
-        n = j = np.uint64(0)
-        here = place[j]
-        while here >= 0:
-            row = np.uint64(here >> 32 & 0xFFFF)
-            place[n] = here
-            at_out[n] = at[j]
-            hit = front(lanes, row * lanes_in_row, np.int32(here), width) & reach[row]
-            n += np.uint64(hit == 0)
-            j += ONE
-            here = place[j]
-        place[n] = EMPTY
-        return np.int64(n)
+        n = np.uint64(0)
+        while start < len(page) and n < BLOCK:
+            change = _next_changes(page, start, before)
+            while change == 0 and start + 2 * RUN <= len(page):
+                start += RUN
+                change = changes(page, start)
+            ahead = np.uint64(RUN if start + 2 * RUN <= len(page) else 0)
+            while change != 0:
+                i = np.uint64(start + lowest(change))
+                change &= change - ONE
+                prefetch(place, page[i + ahead])
+                here = place[page[i]]
+                row = np.uint64(here >> 32 & 0xFFFF)
+                missed[n] = here
+                at[n] = i
+                hit = front(lanes, row * lanes_in_row, np.int32(here), width) & reach[row]
+                n += np.uint64(hit == 0)
+            start += RUN
+        missed[n] = EMPTY
+        return min(start, len(page)), np.int64(n)
 
     return l1_loop
 
@@ -72,7 +104,6 @@ def _l1_loop(width: int) -> Any:
 def _stlb_loop(width: int) -> Any:
     lanes_in_row = np.uint64(width)
 
-    @inline
     def stlb_loop(rows, place, at, at_out, group):
         """Send the L1 misses of a block through the STLB."""
         not_inlined()
@@ -97,7 +128,6 @@ def _stlb_loop(width: int) -> Any:
 def _pass_loop(width: int) -> Any:
     lanes_in_row = np.uint64(width)
 
-    @inline
     def pass_loop(rows, place, entry, at, entry_out, at_out):
         """Send a stream through one level; `entry_out` and `at_out` may be `entry` and `at`."""
         not_inlined()
@@ -126,45 +156,6 @@ def _pass_loop(width: int) -> Any:
 
 
 l1_block, _stlb_block, _pass_block = _by_width(_l1_loop), _by_width(_stlb_loop), _by_width(_pass_loop)
-
-
-@inline
-def look_up(page, start, before, place, place_out, at):
-    """Collect places and positions of a block of changes of page, from `start` on; return where it ends.
-
-    `before` is the page before the first.
-    """
-    not_inlined()
-    n = np.uint64(0)
-    if start == 0:
-        if page[0] != before:
-            place_out[0], at[0] = place[page[0]], 0
-            n = ONE
-        start = 1
-    while start + RUN <= len(page) and n < BLOCK:
-        change = changes(page, start)
-        if change == ALL:
-            for each in range(np.uint64(start), np.uint64(start + RUN)):
-                place_out[n] = place[page[each]]
-                at[n] = each
-                n += ONE
-        else:
-            while change != 0:
-                i = np.uint64(start + lowest(change))
-                change &= change - ONE
-                place_out[n] = place[page[i]]
-                at[n] = i
-                n += ONE
-        start += RUN
-    if start + RUN > len(page):
-        while start < len(page):
-            if page[start] != page[start - 1]:
-                place_out[n] = place[page[start]]
-                at[n] = start
-                n += ONE
-            start += 1
-    place_out[n] = EMPTY
-    return start
 
 
 @inline
@@ -198,14 +189,14 @@ def lru_levels(page, place, l1, stlb, psc, last, misses):
     -------
     l1_misses, stlb_misses : int
     """
-    block, at = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32)
+    block = np.empty(ROOM, np.int64)
     group, walk = np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
     nth = np.arange(ROOM).astype(np.int32)
     start = l1_misses = stlb_misses = 0
     while start < len(page):
-        start = look_up(page, start, last[0], place, block, at)
         l1_at = misses.l1_at[l1_misses:]
-        l1_misses += l1_block(l1, block, at, l1_at)
+        start, n = l1_block(l1, page, start, last[0], place, block, l1_at)
+        l1_misses += n
         found = misses.found[stlb_misses:]
         n = _stlb_block(stlb, block, l1_at, misses.at[stlb_misses:], group)
         found[:n] = 0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.lru_rows import ONE, ROOM, l1_block, look_up
+from pagewalk.kernels.lru_rows import ONE, ROOM, l1_block
 from pagewalk.kernels.lru_tables import EMPTY, make_rows
 from pagewalk.kernels.vector import front, lowest, not_inlined
 
@@ -76,11 +76,11 @@ def all_set_counts(page, place, l1, stacks, last):
     -------
     l1_misses : int
     """
-    block, at, unused = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
+    block, at = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32)
     start = l1_misses = 0
     while start < len(page):
-        start = look_up(page, start, last[0], place, block, at)
-        missed = n = l1_block(l1, block, at, unused)
+        start, missed = l1_block(l1, page, start, last[0], place, block, at)
+        n = missed
         l1_misses += missed
         for c in range(len(stacks.depths)):
             stacks.depths[c, 0] += missed - n

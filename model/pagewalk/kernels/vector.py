@@ -57,6 +57,10 @@ def sum_behind(counts: Any, first: Any, lane: Any) -> int:
     return int(counts[first + lane + 1 : first + RUN].sum())
 
 
+def prefetch(array: Any, i: Any) -> None:
+    """Ask for the cache line of ``array[i]``, which will be read soon."""
+
+
 def not_inlined() -> None:
     """Stand in a function that must be compiled on its own, so that its loop has all registers to itself."""
 
@@ -134,6 +138,7 @@ def _front(lanes: Any, first: Any, entry: Any, width: Any) -> Callable[..., Any]
     def form(lanes: Any, first: Any, entry: Any, width: Any) -> Any:
         return step(lanes, first, entry)
 
+    form.__qualname__ += str(width.literal_value)
     return form
 
 
@@ -213,6 +218,26 @@ def _vector_sum_behind(typing: Any, counts: Any, first: Any, lane: Any) -> Any:
 def _sum_behind(counts: Any, first: Any, lane: Any) -> Callable[..., Any]:
     def form(counts: Any, first: Any, lane: Any) -> Any:
         return _vector_sum_behind(counts, first, lane)  # type: ignore[call-arg]
+
+    return form
+
+
+@intrinsic
+def _line_prefetch(typing: Any, array: Any, i: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        line = _vector_at(context, builder, array, args[0], args[1], ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [line.type, _I32, _I32, _I32])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(ask, [line, _I32(0), _I32(3), _I32(1)])  # to read, into every level, data
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), code
+
+
+@overload(prefetch)
+def _prefetch(array: Any, i: Any) -> Callable[..., Any]:
+    def form(array: Any, i: Any) -> Any:
+        return _line_prefetch(array, i)  # type: ignore[call-arg]
 
     return form
 
