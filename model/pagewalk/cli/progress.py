@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(doing: str, total: int) -> Iterator[Callable[[int], None] | None]:
+def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None] | None]:
     """Give a function that takes the work done since its last call; None where nobody looks.
 
-    Shows rate, share done and time left.
+    Shows rate, share done and time left; `total` is None where nobody knows it.
     """
     if not sys.stderr.isatty():
         yield None

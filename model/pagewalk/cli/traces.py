@@ -1,4 +1,4 @@
-"""trace info, trace convert, trace synth."""
+"""trace info, formats, convert, synth."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ from pagewalk.trace.synth.spec import fields, make
 def trace() -> None:
     """Look at, convert and make traces.
 
-    A trace is a trace folder, a .npy file of uint64 addresses, sample:NAME, or
+    A trace is a trace folder, a file of a format that pagewalk trace formats lists, sample:NAME, or
     synth:KIND?FIELD=VALUE&...
     """
 
@@ -29,10 +29,16 @@ def _announce_compiling() -> None:
         print("compiling kernels (once)", file=sys.stderr)
 
 
+format_option = click.option(
+    "--format", "format_", default="", metavar="NAME", help="The file's format; else its content decides."
+)
+
+
 @trace.command()
 @click.argument("trace")
+@format_option
 @click.option("--json", "json_file", metavar="FILE", help="Write it as JSON; - is standard output.")
-def info(trace: str, json_file: str | None) -> None:
+def info(trace: str, format_: str, json_file: str | None) -> None:
     """Print what TRACE is: accesses, pages, where they lie, size on disk."""
     import msgspec
 
@@ -41,7 +47,7 @@ def info(trace: str, json_file: str | None) -> None:
     from pagewalk.trace.open import open_trace
 
     _announce_compiling()
-    opened = open_trace(trace)
+    opened = open_trace(trace, format_)
     folder = opened.origin
     layout = read_layout(folder) if folder is not None and folder.is_dir() else None
     with progress("reading", opened.accesses) as advance:
@@ -56,19 +62,36 @@ def info(trace: str, json_file: str | None) -> None:
 
 
 @trace.command()
+def formats() -> None:
+    """List the formats that a trace can be read from, and what each tells of an access."""
+    from pagewalk.report.traces import show_formats
+    from pagewalk.trace.readers import readers
+
+    show_formats(list(readers()))
+
+
+@trace.command()
 @click.argument("trace", metavar="IN")
 @click.argument("out", type=click.Path(path_type=Path))
+@format_option
 @click.option("--records", metavar="A:B", help="Only records A up to B (exclusive), counted from 0.")
 @click.option("--plain", is_flag=True, help="Columns as .npy, not .npy.zst: larger, for memory-mapping.")
-def convert(trace: str, out: Path, records: str | None, plain: bool) -> None:
+def convert(trace: str, out: Path, format_: str, records: str | None, plain: bool) -> None:
     """Write the trace IN as a new trace folder OUT, with the layout that lies beside it."""
-    from pagewalk.trace.open import open_trace
-    from pagewalk.trace.store.write import new_target, write_trace
+    from pagewalk.trace.open import open_raw, open_trace
+    from pagewalk.trace.store.write import new_target, write_stream, write_trace
     from pagewalk.trace.trace import cut
 
     new_target(out)
     _announce_compiling()
-    opened = open_trace(trace)
+    if Path(trace).is_file() and records is None and not plain:
+        raw = open_raw(Path(trace), format_)
+        with progress("writing", None) as advance:
+            source = f"{Path(trace).name}, sha256 {raw.digest()}"
+            write_stream(raw.read(1 << 20), out, source=source, about=raw.about, progress=advance)
+        _written(out)
+        return
+    opened = open_trace(trace, format_)
     source = f"{opened.name}, sha256 {opened.digest()}"
     if records is not None:
         bounds = re.fullmatch(r"(\d{0,18}):(\d{0,18})", records)

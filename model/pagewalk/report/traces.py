@@ -13,6 +13,7 @@ from pagewalk.linux.layout import Layout
 from pagewalk.linux.regions import name_ranges, owners
 from pagewalk.report import words
 from pagewalk.trace.facts import facts
+from pagewalk.trace.readers import Reader
 from pagewalk.trace.store.read import column_files
 from pagewalk.trace.trace import Trace
 
@@ -233,3 +234,23 @@ def _files(trace: Trace) -> list[File]:
         return []
     paths = column_files(trace.origin) if trace.origin.is_dir() else [trace.origin]
     return [File(name=path.name, size_bytes=path.stat().st_size) for path in paths]
+
+
+def show_formats(readers: list[Reader], console: Console | None = None) -> None:
+    """Print what can be read, and what each format tells, to `console` or standard output."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    told = ("size", "store", "fetch", "cpu", "process", "time")
+    for heading in ("format", *told, "written by"):
+        table.add_column(
+            heading, justify="center" if heading in told else "left", no_wrap=heading == "format"
+        )
+    for reader in readers:
+        marks = ("\u2022" if each in reader.carries else "" for each in told)
+        table.add_row(reader.name, *marks, reader.about)
+    console = console or Console(highlight=False)
+    console.print(table)
+    console.print("\nOf time, only the order is kept. Files may be compressed: gzip, xz, zstd, bzip2, zip.")

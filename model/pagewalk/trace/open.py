@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pagewalk.errors import BadInput
-from pagewalk.trace.encode import encoded
+from pagewalk.trace.encode import Raw, encoded
 from pagewalk.trace.readers import named, packed, readers
 from pagewalk.trace.sample import sample_path
 from pagewalk.trace.store import columns
@@ -38,19 +38,31 @@ def open_trace(path: str | Path, format_: str = "") -> Trace:
     if str(path).startswith("synth:"):
         return encoded(generated(parse(str(path).removeprefix("synth:"))))
     path = Path(path)
-    try:
-        if path.is_dir():
-            return open_folder(path)
-        columns.regular_file(path)
-    except OSError as error:
-        raise BadInput(
-            path, error.strerror or "cannot be read", "check the name and its permissions"
-        ) from None
+    if not format_ and path.is_dir():
+        return open_folder(path)
+    return encoded(open_raw(path, format_))
+
+
+def open_raw(path: Path, format_: str = "") -> Raw:
+    """Open a file of another tool's format, not encoded yet.
+
+    Parameters
+    ----------
+    path : Path
+    format_ : str, optional
+        Name of its reader; else its content decides.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be read, or is in no known format.
+    """
+    columns.regular_file(path)
     if format_:
-        return encoded(named(format_).read(path))
+        return named(format_).read(path)
     head = packed.head(path)
     for reader in readers():
         if reader.recognises(path, head):
-            return encoded(reader.read(path))
+            return reader.read(path)
     names = ", ".join(reader.name for reader in readers())
     raise BadInput(path, "in no known format", f"give a trace folder or one of: {names}")

@@ -21,7 +21,7 @@ class Reader(NamedTuple):
     """Whether a file, given its name and the first bytes of its content (decompressed), is of this format."""
     read: Callable[[Path], Raw]
     carries: frozenset[str] = frozenset()
-    """Those of "size", "store", "fetch", "cpu", "process" that it tells of an access."""
+    """Those of "size", "store", "fetch", "cpu", "process", "time" that it tells of an access."""
     about: str = ""
     """The tool that writes it."""
 
@@ -56,7 +56,7 @@ READERS = (
         "drmemtrace",
         binary.recognises_drmemtrace,
         binary.read_drmemtrace,
-        "size store fetch cpu process",
+        "size store fetch cpu process time",
         "DynamoRIO drmemtrace, offline files (.zip, .gz)",
     ),
     _reader(
@@ -78,14 +78,14 @@ READERS = (
         "gem5",
         text.recognises("gem5"),
         text.read(text.GEM5),
-        "store fetch cpu",
+        "store fetch cpu time",
         "gem5 --debug-flags=Exec or MemTest",
     ),
     _reader(
         "perf",
         text.recognises("perf"),
         text.read(text.PERF),
-        "store fetch cpu process",
+        "store fetch cpu process time",
         "perf script with data addresses, trace-cmd report; samples, not every access",
     ),
     _reader(
