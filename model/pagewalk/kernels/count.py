@@ -58,7 +58,7 @@ def by_kind(page, flags, pages, fetches, kinds, out):
     for i in range(len(page)):
         f = flags[i]
         fetch = f & FETCH != 0
-        kind = 2 if fetch else (f & STORE) >> 3
+        kind = 2 if fetch else 1 if f & STORE else 0
         out[n] = page[i] + (kind * pages if kinds else 0)
         n += fetches or not fetch
         fetched += fetch
