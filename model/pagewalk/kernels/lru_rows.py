@@ -27,10 +27,10 @@ ONE = np.uint64(1)
 
 def _by_width(loop_of: Callable[[int], Callable[..., Any]]) -> Any:
     """One loop for each width of a row, and the choice between them."""
-    loop4, loop8, loop16, loop32, loop64 = (_named(loop_of(width), str(width)) for width in WIDTHS)
+    loop4, loop8, loop16, loop32, loop64, loop128 = (_named(loop_of(width), str(width)) for width in WIDTHS)
 
     def choose(rows, *rest):
-        width = len(rows.lanes) // len(rows.reach)
+        width = len(rows.lanes) // len(rows.ways)
         if width == 4:
             return loop4(rows, *rest)
         if width == 8:
@@ -39,7 +39,9 @@ def _by_width(loop_of: Callable[[int], Callable[..., Any]]) -> Any:
             return loop16(rows, *rest)
         if width == 32:
             return loop32(rows, *rest)
-        return loop64(rows, *rest)
+        if width == 64:
+            return loop64(rows, *rest)
+        return loop128(rows, *rest)
 
     return _named(choose, loop_of.__name__)
 
@@ -76,7 +78,7 @@ def _l1_loop(width: int) -> Any:
         and positions are in `missed` and `at`.
         """
         not_inlined()
-        lanes, reach = rows
+        lanes, ways = rows
         n = np.uint64(0)
         while start < len(page) and n < BLOCK:
             change = _next_changes(page, start, before)
@@ -92,8 +94,8 @@ def _l1_loop(width: int) -> Any:
                 row = np.uint64(here >> 32 & 0xFFFF)
                 missed[n] = here
                 at[n] = i
-                hit = front(lanes, row * lanes_in_row, np.int32(here), width) & reach[row]
-                n += np.uint64(hit == 0)
+                lane = front(lanes, row * lanes_in_row, np.int32(here), width)
+                n += np.uint64(np.uint64(lane) >= ways[row])
             start += RUN
         missed[n] = EMPTY
         return min(start, len(page)), np.int64(n)
@@ -107,7 +109,7 @@ def _stlb_loop(width: int) -> Any:
     def stlb_loop(rows, place, at, at_out, group):
         """Send the L1 misses of a block through the STLB."""
         not_inlined()
-        lanes, reach = rows
+        lanes, ways = rows
         n = j = np.uint64(0)
         here = place[j]
         while here >= 0:
@@ -115,8 +117,8 @@ def _stlb_loop(width: int) -> Any:
             number = np.int32(here)
             at_out[n] = at[j]
             group[n] = number >> GROUP_SHIFT
-            hit = front(lanes, row * lanes_in_row, number, width) & reach[row]
-            n += np.uint64(hit == 0)
+            lane = front(lanes, row * lanes_in_row, number, width)
+            n += np.uint64(np.uint64(lane) >= ways[row])
             j += ONE
             here = place[j]
         group[n] = EMPTY
@@ -131,7 +133,7 @@ def _pass_loop(width: int) -> Any:
     def pass_loop(rows, place, entry, at, entry_out, at_out):
         """Send a stream through one level; `entry_out` and `at_out` may be `entry` and `at`."""
         not_inlined()
-        lanes, reach = rows
+        lanes, ways = rows
         n = j = np.uint64(0)
         last = np.int32(EMPTY)
         below = entry[j]
@@ -142,13 +144,13 @@ def _pass_loop(width: int) -> Any:
             where = at[j]
             j += ONE
             below = entry[j]
-            if own == last and reach[row] != 0:
+            if own == last and ways[row] > 0:
                 continue
             last = own
             entry_out[n] = own
             at_out[n] = where
-            hit = front(lanes, row * lanes_in_row, own, width) & reach[row]
-            n += np.uint64(hit == 0)
+            lane = front(lanes, row * lanes_in_row, own, width)
+            n += np.uint64(np.uint64(lane) >= ways[row])
         entry_out[n] = EMPTY
         return np.int64(n)
 

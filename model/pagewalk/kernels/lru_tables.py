@@ -26,8 +26,8 @@ class Rows(NamedTuple):
 
     lanes: NDArray[np.int32]
     """int32 (rows * width,), aligned to 64 bytes: the entries of each row, most recent first."""
-    reach: NDArray[np.int64]
-    """int64 (rows,): bit i is set where lane i is one of the row's ways."""
+    ways: NDArray[np.uint64]
+    """uint64 (rows,): so many lanes of each row count as hits. 0: a row that always misses."""
 
 
 class Psc(NamedTuple):
@@ -64,8 +64,7 @@ def make_rows(ways: NDArray[np.integer]) -> Rows:
     width = next(w for w in WIDTHS if w >= ways.max(initial=0))
     memory = np.full(len(ways) * width + 16, EMPTY, np.int32)
     start = -memory.ctypes.data % 64 // 4
-    reach = np.array([(1 << int(w)) - 1 if w < 64 else -1 for w in ways], np.int64)
-    return Rows(memory[start : start + len(ways) * width], reach)
+    return Rows(memory[start : start + len(ways) * width], ways.astype(np.uint64))
 
 
 def make_misses(accesses: int) -> Misses:
@@ -158,8 +157,8 @@ def drop(rows: Rows, gone: NDArray[np.bool_]) -> int:
     int
         How many went.
     """
-    lanes = rows.lanes.reshape(len(rows.reach), -1)
-    lanes[(rows.reach[:, None] >> np.arange(lanes.shape[1]) & 1) == 0] = EMPTY
+    lanes = rows.lanes.reshape(len(rows.ways), -1)
+    lanes[np.arange(lanes.shape[1]) >= rows.ways[:, None]] = EMPTY
     leaves = (lanes >= 0) & gone[lanes]
     lanes[leaves] = EMPTY
     lanes[:] = np.take_along_axis(lanes, np.argsort(lanes < 0, axis=1, kind="stable"), axis=1)

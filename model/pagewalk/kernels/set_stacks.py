@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.lru_rows import ONE, ROOM, l1_block
 from pagewalk.kernels.lru_tables import EMPTY, make_rows
-from pagewalk.kernels.vector import front, lowest, not_inlined
+from pagewalk.kernels.vector import front, not_inlined
 
 WAYS = 32
 """Associativities told apart."""
 
-LANES, BEYOND = np.uint64(WAYS), np.int64(1 << WAYS)
+LANES = np.uint64(WAYS)
 
 
 class SetStacks(NamedTuple):
@@ -47,8 +47,8 @@ def _table(lanes, mask, block, depths):
     while here >= 0:
         row = np.uint64(mask + (here >> 48 & mask))
         block[n] = here
-        depth = np.uint64(lowest(np.uint64(front(lanes, row * LANES, np.int32(here), WAYS) | BEYOND)))
-        depths[depth] += 1
+        depth = np.uint64(front(lanes, row * LANES, np.int32(here), WAYS))
+        depths[min(depth, LANES)] += 1
         n += np.uint64(depth != 0)
         j += ONE
         here = block[j]

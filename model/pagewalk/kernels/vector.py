@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-WIDTHS = (4, 8, 16, 32, 64)
+WIDTHS = (4, 8, 16, 32, 64, 128)
 """Lanes that a row can have."""
 
 RUN = 64
@@ -27,13 +27,13 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 def front(lanes: Any, first: Any, entry: Any, width: int) -> int:
     """Move `entry` to the front of the row ``lanes[first:first + width]``; a miss pushes the last lane out.
 
-    Returns bit i set (as int64) if the entry was in lane i, 0 on a miss. `width` is a constant of `WIDTHS`,
-    `first` a multiple of it, `lanes` aligned to 64 bytes, `entry` >= 0; empty lanes are negative.
+    Returns the lane in which the entry was; on a miss 64, or 128 in a row of 128. `width` is a constant of
+    `WIDTHS`, `first` a multiple of it, `lanes` aligned to 64 bytes, `entry` >= 0; empty lanes are negative.
     """
     row = [int(lane) for lane in lanes[first : first + width]]
     at = row.index(entry) if entry in row else width
     lanes[first : first + width] = [entry, *row[:at], *row[at + 1 :]][:width]
-    return (1 << at if at < 63 else -1 << 63) if at < width else 0
+    return at if at < width else max(width, 64)
 
 
 def changes(stream: Any, first: Any) -> Any:
@@ -121,7 +121,10 @@ def _front_of(width: int) -> Any:
             kept = _kept_of_four if width == 4 else _kept_by_mask
             new, mask = kept(builder, row, pushed, equal)
             builder.store(new, place, align=align)
-            return mask if width == 64 else builder.zext(mask, _I64)
+            if width < 64:
+                mask = builder.zext(mask, _I64)
+            lane = builder.cttz(mask, ir.Constant(ir.IntType(1), 0))
+            return builder.trunc(lane, _I64) if width > 64 else lane
 
         return types.int64(lanes, types.int64, types.int32), code
 
