@@ -19,6 +19,7 @@ from pagewalk.linux.geometry import GEOMETRIES
 from pagewalk.linux.layout import read_layout
 from pagewalk.linux.mapping import Mapping, map_trace
 from pagewalk.replay.engine import Run, replay
+from pagewalk.replay.fast import FastPath
 from pagewalk.replay.result import Replay
 from pagewalk.replay.tables import HOST_TABLES_AT, translate
 from pagewalk.trace.open import open_trace
@@ -331,7 +332,8 @@ def test_textbook_machines_on_known_inputs(name: str, kind: str, leaf: int) -> N
     mapped = mapping(pages, leaf)
     trace = from_pages(kind, mapped.page.astype(np.uint64), np.asarray(order, np.uint32))
     agree(trace, mapped, TEXTBOOK[name], fetches=False)
-    assert Run(trace, mapped, TEXTBOOK[name], False, "walks-only", 1 << 20, True).fast is not None
+    path = Run(trace, mapped, TEXTBOOK[name], False, "walks-only", 1 << 20, True).path
+    assert isinstance(path, FastPath)
     from_file, _, _ = by_engine(trace, mapped, load(name))
     from_words, _, _ = by_engine(trace, mapped, TEXTBOOK[name])
     assert from_file.counts == from_words.counts

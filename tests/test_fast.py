@@ -8,6 +8,7 @@ from pagewalk.hardware.load import load, names
 from pagewalk.hardware.machine import Machine, Memory, Psc, Tlb, Walker
 from pagewalk.linux.mapping import map_trace
 from pagewalk.replay.engine import Run, replay
+from pagewalk.replay.fast import FastPath
 from pagewalk.study.replays import subject
 from pagewalk.trace.trace import FETCH, STORE, from_pages
 
@@ -36,7 +37,8 @@ def plain(l1, stlb, psc=(), **more):
 
 
 def taken(trace, mapping, machine, fetches=False):
-    return Run(trace, mapping, machine, fetches, "walks-only", 1000, True).fast is not None
+    path = Run(trace, mapping, machine, fetches, "walks-only", 1000, True).path
+    return isinstance(path, FastPath)
 
 
 @pytest.mark.parametrize("seed", range(6))

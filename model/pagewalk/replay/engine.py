@@ -7,7 +7,7 @@ the trace.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,14 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.events import happen
-from pagewalk.replay.fast import Fast, add_uniform_walks
+from pagewalk.replay.fast import FastPath
 from pagewalk.replay.fast import fast as fast_tables
+from pagewalk.replay.general import ABSENT, General, plain
 from pagewalk.replay.result import Replay
-from pagewalk.replay.state import MAX_READS, power_on
-from pagewalk.replay.tables import INCLUSIONS, translate
+from pagewalk.replay.state import power_on
+from pagewalk.replay.tables import translate
 from pagewalk.replay.tally import Tally, result, window_of
-from pagewalk.trace.trace import CHUNK, FETCH, Chunk, Trace
-
-WALKS_AT_ONCE = 1 << 14
-"""Walks whose reads are held in memory together."""
-ABSENT = np.zeros(0, np.uint8)
+from pagewalk.trace.trace import CHUNK, EVENT, Chunk, Trace
 
 Misses = Callable[[NDArray[np.int64], NDArray[np.int64]], None]
 
@@ -102,19 +99,8 @@ def replay(
     )
 
 
-_Found = tuple[int, int, NDArray[Any], NDArray[Any], int]
+Found = tuple[int, int, NDArray[Any], NDArray[Any], int]
 """Accesses and fetches of a chunk; positions of its L1 misses and of its walks; cycles of all its walks."""
-
-
-class _Stream(NamedTuple):
-    """Accesses of one chunk, runs of one unit taken as one; parallel arrays, written anew for each chunk."""
-
-    unit: NDArray[np.int32]
-    kind: NDArray[np.int64]
-    cpu: NDArray[np.int64]
-    at: NDArray[np.int64]
-    """Position among the accesses of the chunk."""
-    page: NDArray[np.uint32]
 
 
 class Run:
@@ -138,21 +124,11 @@ class Run:
         self.size = max(1, min(size, trace.accesses, window_of(trace.accesses)))
         self.kinds_differ = fetches or _kinds_differ(self.tables)
         kinds = 3 if fetches else 2 if self.kinds_differ else 1
-        levels = mapping.geometry.levels
-        self.fast = (
-            fast_tables(trace, machine, self.tables, levels, kinds, len(mapping.regions), self.size)
-            if fast and not self.full
-            else None
-        )
-        self.tally = Tally(machine, mapping, trace.accesses, kinds if self.fast else 1)
-        room = (self.size + 1,)
-        self.numbered = np.empty(room, np.uint32)
-        self.stream = _Stream(
-            *(np.empty(room, kind) for kind in (np.int32, np.int64, np.int64, np.int64, np.uint32))
-        )
-        self.missed = np.empty(room, np.int32), np.empty(room, np.int32)
-        self.whole_runs = _whole_runs(self.tables)
-        self.unit_of_tag = _unit_of_tag(self.tables.first.tag_of, self.tables.second.tag_of)
+        levels, regions = mapping.geometry.levels, len(mapping.regions)
+        tables = fast_tables(trace, machine, self.tables, levels, kinds, regions, self.size)
+        taken = tables if fast and not self.full else None
+        self.tally = Tally(machine, mapping, trace.accesses, kinds if taken else 1)
+        self.path = FastPath(self, taken) if taken else General(self)
         self.entry_cache = next(
             (i for i, c in enumerate(machine.cache) if c.name == machine.walker.enters), 0
         )
@@ -171,8 +147,7 @@ class Run:
             if progress is not None:
                 progress(piece.start + len(piece.page))
         tally.waited = self._waited()
-        if self.fast:
-            add_uniform_walks(self.fast, tally, self.machine)
+        self.path.finish()
 
     def _waited(self) -> int:
         """Cycles that the program waits for walks, up to the end of the last."""
@@ -195,38 +170,38 @@ class Run:
 
         Chunks are cut where events happen and where windows of the time series begin.
         """
-        events = list(self.trace.events) if self.trace.events is not None else []
-        window = self.tally.per_window
+        events = self.trace.events if self.trace.events is not None else np.zeros(0, EVENT)
+        window, next_event = self.tally.per_window, 0
         for chunk in self.trace.chunks("flags", "cpu", *columns, size=self.size):
             start, end = chunk.start, chunk.start + len(chunk.page)
-            cuts = {int(event["position"]) for event in events if start <= event["position"] < end}
+            last_event = int(np.searchsorted(events["position"], end))
+            cuts = set(events["position"][next_event:last_event].tolist())
             cuts |= {end, *range(start - start % window + window, end, window)}
             at = start
             for cut in sorted(cuts):
                 if cut > at:
                     yield part(chunk, at - start, cut - start)
                     at = cut
-                while events and events[0]["position"] <= cut < end:
-                    yield events.pop(0)
-        yield from events
+                while next_event < last_event and events["position"][next_event] <= cut:
+                    yield events[next_event]
+                    next_event += 1
+        yield from events[next_event:]
 
     def chunk(self, chunk: Chunk, on_misses: Misses | None) -> None:
         """Replay one chunk."""
         tally = self.tally
-        flags = ABSENT if chunk.flags is None else _plain(chunk.flags, np.uint8)
-        page = _plain(chunk.page, np.uint32)
-        if self.fast:
-            accesses, fetches, l1_at, stlb_at, cycles = self._fast_levels(self.fast, page, flags)
-        else:
-            accesses, fetches, l1_at, stlb_at, cycles = self._levels(chunk, page, flags)
+        flags = ABSENT if chunk.flags is None else plain(chunk.flags, np.uint8)
+        accesses, fetches, l1_at, stlb_at, cycles = self.path.levels(
+            chunk, plain(chunk.page, np.uint32), flags
+        )
         if on_misses is not None:
             on_misses(l1_at + tally.accesses, stlb_at + tally.accesses)
         tally.accesses += accesses
         tally.fetches += fetches
-        if len(page):
+        if len(chunk.page):
             tally.window[:, chunk.start // tally.per_window] += len(l1_at), len(stlb_at), cycles
 
-    def _wait(self, at: NDArray[Any], cycles: NDArray[np.int64]) -> int:
+    def wait(self, at: NDArray[Any], cycles: NDArray[np.int64]) -> int:
         """Let the program wait for walks; return the cycles of all of them."""
         from pagewalk.kernels.cost import wait_for_walks
 
@@ -235,212 +210,16 @@ class Run:
         wait_for_walks(position, cycles, window, self.walkers, self.ring, self.clock)
         return int(cycles.sum())
 
-    def _levels(self, chunk: Chunk, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> _Found:
-        """Any machine: units one by one through TLBs and walk caches."""
-        from pagewalk.kernels.count import count_misses, count_walks
-        from pagewalk.kernels.stream import units
-        from pagewalk.kernels.tlb import replay_units
-
-        state, tally, stream = self.state, self.tally, self.stream
-        cpu = ABSENT if chunk.cpu is None else _plain(chunk.cpu, np.uint8)
-        count, accesses, fetches = units(
-            page,
-            flags,
-            cpu,
-            self.tables.unit_of_page,
-            self.fetches,
-            self.kinds_differ,
-            self.whole_runs,
-            state.last,
-            tally.touched,
-            *stream,
-        )
-        l1, stlb = replay_units(
-            stream.unit[:count],
-            stream.kind,
-            stream.cpu,
-            state.first,
-            state.second,
-            self.unit_of_tag,
-            INCLUSIONS.index(self.machine.inclusion),
-            *self.missed,
-            tally.stlb,
-        )
-        l1_missed, stlb_missed = self.missed[0][:l1], self.missed[1][:stlb]
-        cycles, refs = self._walks(stlb_missed, chunk, accesses)
-        count_misses(stream.page, l1_missed, tally.by_page)
-        count_walks(stream.page, stlb_missed, refs, cycles, tally.by_page)
-        self._count_l1(l1, int(np.count_nonzero(stream.kind[l1_missed] == 2)))
-        at = stream.at[stlb_missed]
-        return accesses, fetches, stream.at[l1_missed], at, self._wait(at, cycles)
-
-    def _count_l1(self, misses: int, of_fetches: int) -> None:
+    def count_l1(self, misses: int, of_fetches: int) -> None:
+        """Count the L1 misses of a chunk, those of fetches among them."""
         of_itlb = of_fetches if has_itlb(self.machine) else 0
         self.tally.l1_itlb_misses += of_itlb
         self.tally.l1_dtlb_misses += misses - of_itlb
-
-    def _fast_levels(self, fast: Fast, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> _Found:
-        """Plain LRU: blocks of accesses through vector rows."""
-        from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, count_walks, touch
-        from pagewalk.kernels.lru_rows import lru_levels
-
-        tally, pages, fetches = self.tally, len(self.mapping.page), 0
-        if len(flags):
-            n, fetches = by_kind(page, flags, pages, self.fetches, self.kinds_differ, self.numbered)
-            page = self.numbered[:n]
-        l1, stlb = lru_levels(page, fast.place, fast.l1, fast.stlb, fast.psc, fast.last, fast.misses)
-        l1_at, stlb_at, found = fast.misses.l1_at[:l1], fast.misses.at[:stlb], fast.misses.found[:stlb]
-        tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
-        self._count_l1(l1, int(np.count_nonzero(page[l1_at] >= 2 * pages)) if self.fetches else 0)
-        alike = len(fast.walks_of) < len(fast.place)
-        if alike:
-            tally.touched[0] += len(page)
-            tally.by_page[0, 0] += l1
-        else:
-            touch(page, tally.touched)
-            count_misses(page, l1_at, tally.by_page)
-        if self.machine.cache or self.machine.walker.window_accesses:
-            cycles, refs = self._fast_walks(fast, page[stlb_at], found)
-            count_walks(page, stlb_at, refs, cycles, tally.by_page)
-            return len(page), fetches, l1_at, stlb_at, self._wait(stlb_at, cycles)
-        if alike:
-            walks = [np.count_nonzero(found == cache) for cache in range(len(fast.top_of))]
-            fast.walks_of[0] += walks
-            reads = int((fast.top_of - fast.leaf_level[0]) @ walks)
-        else:
-            reads = count_uniform_walks(page, stlb_at, found, fast.top_of, fast.leaf_level, fast.walks_of)
-        spent = stlb * self.machine.walker.start_cycles + reads * self.machine.memory.latency_cycles
-        self.clock[0] += spent
-        return len(page), fetches, l1_at, stlb_at, spent
-
-    def _fast_walks(
-        self, fast: Fast, page: NDArray[np.uint32], found: NDArray[np.int8]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Read the entries of walks of which is known where they begin; return cycles and references."""
-        from pagewalk.kernels.caches import read_walks
-        from pagewalk.kernels.count import reads_of
-
-        state, tally, walker = self.state, self.tally, self.machine.walker
-        hits = np.bincount(found, minlength=len(fast.top_of))[:-1]
-        tally.psc_hits[: len(hits)] += hits
-        refs = fast.top_of[found] - fast.leaf_level[page]
-        tally.by_refs += np.bincount(refs, minlength=MAX_READS)
-        cycles = np.full(len(page), walker.start_cycles, np.int64)
-        on_cpu = np.zeros(WALKS_AT_ONCE, np.int64)
-        address = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int64)
-        level = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int8)
-        for first in range(0, max(len(page), 1), WALKS_AT_ONCE):
-            some = slice(first, min(first + WALKS_AT_ONCE, len(page)))
-            ends = np.empty(some.stop - some.start, np.int64)
-            unit = fast.unit_of[page[some]]
-            reads_of(
-                unit,
-                found[some],
-                fast.top_of,
-                self.tables.leaf_level,
-                self.tables.entry,
-                ends,
-                address,
-                level,
-            )
-            read_walks(
-                *state.caches,
-                self.entry_cache,
-                1,
-                on_cpu,
-                ends,
-                address,
-                level,
-                cycles[some],
-                tally.places,
-                tally.level_cycles,
-                tally.caches,
-            )
-        return cycles, refs
-
-    def _walks(
-        self, missed: NDArray[np.int32], chunk: Chunk, accesses: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Walk for each miss; return the cycles and the references of each walk."""
-        from pagewalk.kernels.caches import read_all, read_walks
-        from pagewalk.kernels.walk import walk
-
-        state, tally, machine, stream = self.state, self.tally, self.machine, self.stream
-        per_walk = MAX_READS if state.host.levels else state.tables.levels
-        address = np.empty(WALKS_AT_ONCE * per_walk, np.int64)
-        level = np.empty(WALKS_AT_ONCE * per_walk, np.int8)
-        cycles, refs = np.empty(len(missed), np.int64), np.empty(len(missed), np.int64)
-        done = 0
-        data, data_cpu = self._data(chunk, accesses) if self.full else (np.zeros(0, np.int64), ABSENT)
-        for first in range(0, max(len(missed), 1), WALKS_AT_ONCE):
-            some = missed[first : first + WALKS_AT_ONCE]
-            last = first + len(some)
-            ends = np.empty(len(some), np.int64)
-            walk(
-                stream.unit[some],
-                stream.cpu[some],
-                state.tables,
-                state.host,
-                ends,
-                address,
-                level,
-                tally.psc_hits,
-                tally.by_refs,
-            )
-            refs[first:last] = np.diff(ends, prepend=0)
-            spent = np.full(len(some), machine.walker.start_cycles, np.int64)
-            common = *state.caches, self.entry_cache, self.trace.cpus, stream.cpu[some], ends, address, level
-            counted = spent, tally.places, tally.level_cycles, tally.caches
-            if self.full:
-                until = int(stream.at[missed[last]]) if last < len(missed) else accesses
-                read_all(*common, *counted, stream.at[some], data, data_cpu, done, until)
-                done = until
-            else:
-                read_walks(*common, *counted)
-            cycles[first:last] = spent
-        return cycles, refs
-
-    def _data(self, chunk: Chunk, accesses: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Physical address and CPU of every replayed access; -1 for fetches, which data caches do not see."""
-        inside = 0 if chunk.offset is None else chunk.offset.astype(np.int64)
-        address = (self.mapping.frame[chunk.page] << 12) + inside
-        cpu = np.zeros(len(address), np.uint8) if chunk.cpu is None else chunk.cpu
-        if chunk.flags is not None:
-            fetched = (chunk.flags & FETCH) != 0
-            address[fetched] = -1
-            if not self.fetches:
-                address, cpu = address[~fetched], cpu[~fetched]
-        assert len(address) == accesses
-        return address, _plain(cpu, np.uint8)
 
 
 def _kinds_differ(tables: Any) -> bool:
     """Whether a store can go another way than a load."""
     return any((of[0] != of[1]).any() for t in (tables.first, tables.second) for of in (t.set_of, t.tag_of))
-
-
-def _whole_runs(tables: Any) -> NDArray[np.bool_]:
-    """For each kind of access, whether a run of one unit may be taken as one (see `kernels.stream.units`)."""
-    from pagewalk.kernels.assoc import SRRIP
-
-    set_of = tables.first.set_of
-    whole: NDArray[np.bool_] = ((set_of >= 0) & (tables.first.policy[set_of] != SRRIP)).all(axis=1)
-    return whole
-
-
-def _unit_of_tag(first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.int64]:
-    """A unit that each entry of either level covers (their tags are the same where this is used)."""
-    unit_of_tag = np.zeros(max(first.max(initial=0), second.max(initial=0)) + 1, np.int64)
-    for tags in (*second, *first):
-        served = np.flatnonzero(tags >= 0)
-        unit_of_tag[tags[served]] = served
-    return unit_of_tag
-
-
-def _plain(column: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    """The column as the kernels know it: contiguous, writable, of one dtype, or a second copy is compiled."""
-    plain = np.ascontiguousarray(column, dtype)
-    return plain if plain.flags.writeable else plain.copy()
 
 
 def part(chunk: Chunk, start: int, end: int) -> Chunk:
@@ -455,10 +234,11 @@ def warm_up() -> None:
     from pagewalk.linux.mapping import map_trace
     from pagewalk.trace.trace import from_addresses
 
+    tlb = [Tlb(name="L1", level=1, entries=4, ways=4), Tlb(name="STLB", level=2, entries=8, ways=4)]
     machine = Machine(
         schema="pagewalk.machine/1",
         name="warm-up",
-        tlb=[Tlb(name="L1", level=1, entries=4, ways=4), Tlb(name="STLB", level=2, entries=8, ways=4)],
+        tlb=tlb,
         psc=[Psc(name="PDE", level=2, entries=4)],
         cache=[Cache(name="L1D", size_bytes=4096, ways=4, latency_cycles=4)],
         memory=Memory(latency_cycles=100),
@@ -468,3 +248,7 @@ def warm_up() -> None:
     mapping = map_trace(trace.pages, None, "base")
     for mode in ("walks-only", "full"):
         replay(trace, mapping, machine, cache_mode=mode)
+    plain_machine = Machine(
+        schema="pagewalk.machine/1", name="plain", tlb=tlb, memory=Memory(latency_cycles=100)
+    )
+    replay(trace, mapping, plain_machine)

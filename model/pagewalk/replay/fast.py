@@ -3,15 +3,20 @@
 Exact: the same counts as the general kernels give, which `replay(..., fast=False)` takes.
 """
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
+from pagewalk.replay.state import MAX_READS, WALKS_AT_ONCE
 from pagewalk.replay.tables import LevelTable, Tables
-from pagewalk.replay.tally import Tally
-from pagewalk.trace.trace import Trace
+from pagewalk.trace.trace import Chunk, Trace
+
+if TYPE_CHECKING:
+    from pagewalk.replay.engine import Found, Run
 
 
 class Fast(NamedTuple):
@@ -123,27 +128,6 @@ def fast(
     )
 
 
-def add_uniform_walks(fast: Fast, tally: Tally, machine: Machine) -> None:
-    """Add to the tally what follows from the walks of each place when every reference costs the same."""
-    latency, start = machine.memory.latency_cycles, machine.walker.start_cycles
-    walks = fast.walks_of
-    leaf_level = fast.leaf_level[: len(walks), None]
-    refs = fast.top_of - leaf_level
-    of_place = walks.sum(axis=1), (walks * refs).sum(axis=1)
-    tally.by_page[: len(walks), 1] += of_place[0]
-    tally.by_page[: len(walks), 2] += of_place[1]
-    tally.by_page[: len(walks), 3] += start * of_place[0] + latency * of_place[1]
-    hits = walks.sum(axis=0)[:-1]
-    tally.psc_hits[: len(hits)] += hits
-    np.add.at(tally.by_refs, np.maximum(refs, 0), walks)
-    reads = int(of_place[1].sum())
-    tally.places[-1] += reads
-    tally.caches[-1, 1, 0] += reads
-    for level in range(1, int(fast.top_of.max())):
-        read = (leaf_level <= level) & (level < fast.top_of)
-        tally.level_cycles[level] += latency * int(walks[read].sum())
-
-
 def _one_entry_a_unit(level: LevelTable) -> bool:
     """Whether units and entries of a level are the same thing, for every kind of access that it serves."""
     units = level.set_of.shape[1]
@@ -152,3 +136,113 @@ def _one_entry_a_unit(level: LevelTable) -> bool:
             return False
     together = level.tag_of.max(axis=0, initial=-1)
     return bool(((level.tag_of == together) | (level.tag_of < 0)).all()) and len(together) == units
+
+
+class FastPath:
+    """The fast path of one run, where its machine has one."""
+
+    def __init__(self, run: Run, fast: Fast) -> None:
+        self.run, self.fast = run, fast
+        self.numbered = np.empty(run.size + 1, np.uint32)
+
+    def levels(self, chunk: Chunk, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> Found:
+        """Send a chunk through vector rows, block by block."""
+        from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, count_walks, touch
+        from pagewalk.kernels.lru_rows import lru_levels
+
+        run, fast = self.run, self.fast
+        tally, pages, fetches = run.tally, len(run.mapping.page), 0
+        if len(flags):
+            n, fetches = by_kind(page, flags, pages, run.fetches, run.kinds_differ, self.numbered)
+            page = self.numbered[:n]
+        l1, stlb = lru_levels(page, fast.place, fast.l1, fast.stlb, fast.psc, fast.last, fast.misses)
+        l1_at, stlb_at, found = fast.misses.l1_at[:l1], fast.misses.at[:stlb], fast.misses.found[:stlb]
+        tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
+        run.count_l1(l1, int(np.count_nonzero(page[l1_at] >= 2 * pages)) if run.fetches else 0)
+        alike = len(fast.walks_of) < len(fast.place)
+        if alike:
+            tally.touched[0] += len(page)
+            tally.by_page[0, 0] += l1
+        else:
+            touch(page, tally.touched)
+            count_misses(page, l1_at, tally.by_page)
+        if run.machine.cache or run.machine.walker.window_accesses:
+            cycles, refs = self._walks(page[stlb_at], found)
+            count_walks(page, stlb_at, refs, cycles, tally.by_page)
+            return len(page), fetches, l1_at, stlb_at, run.wait(stlb_at, cycles)
+        if alike:
+            walks = [np.count_nonzero(found == cache) for cache in range(len(fast.top_of))]
+            fast.walks_of[0] += walks
+            reads = int((fast.top_of - fast.leaf_level[0]) @ walks)
+        else:
+            reads = count_uniform_walks(page, stlb_at, found, fast.top_of, fast.leaf_level, fast.walks_of)
+        spent = stlb * run.machine.walker.start_cycles + reads * run.machine.memory.latency_cycles
+        run.clock[0] += spent
+        return len(page), fetches, l1_at, stlb_at, spent
+
+    def _walks(
+        self, page: NDArray[np.uint32], found: NDArray[np.int8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Read the entries of walks of which is known where they begin; return cycles and references."""
+        from pagewalk.kernels.caches import read_walks
+        from pagewalk.kernels.count import reads_of
+
+        run, fast = self.run, self.fast
+        state, tally, walker = run.state, run.tally, run.machine.walker
+        hits = np.bincount(found, minlength=len(fast.top_of))[:-1]
+        tally.psc_hits[: len(hits)] += hits
+        refs = fast.top_of[found] - fast.leaf_level[page]
+        tally.by_refs += np.bincount(refs, minlength=MAX_READS)
+        cycles = np.full(len(page), walker.start_cycles, np.int64)
+        on_cpu = np.zeros(WALKS_AT_ONCE, np.int64)
+        address = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int64)
+        level = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int8)
+        for first in range(0, max(len(page), 1), WALKS_AT_ONCE):
+            some = slice(first, min(first + WALKS_AT_ONCE, len(page)))
+            ends = np.empty(some.stop - some.start, np.int64)
+            unit = fast.unit_of[page[some]]
+            reads_of(
+                unit,
+                found[some],
+                fast.top_of,
+                run.tables.leaf_level,
+                run.tables.entry,
+                ends,
+                address,
+                level,
+            )
+            read_walks(
+                *state.caches,
+                run.entry_cache,
+                1,
+                on_cpu,
+                ends,
+                address,
+                level,
+                cycles[some],
+                tally.places,
+                tally.level_cycles,
+                tally.caches,
+            )
+        return cycles, refs
+
+    def finish(self) -> None:
+        """Add to the tally what follows from the walks of each place when every reference costs the same."""
+        fast, tally, machine = self.fast, self.run.tally, self.run.machine
+        latency, start = machine.memory.latency_cycles, machine.walker.start_cycles
+        walks = fast.walks_of
+        leaf_level = fast.leaf_level[: len(walks), None]
+        refs = fast.top_of - leaf_level
+        of_place = walks.sum(axis=1), (walks * refs).sum(axis=1)
+        tally.by_page[: len(walks), 1] += of_place[0]
+        tally.by_page[: len(walks), 2] += of_place[1]
+        tally.by_page[: len(walks), 3] += start * of_place[0] + latency * of_place[1]
+        hits = walks.sum(axis=0)[:-1]
+        tally.psc_hits[: len(hits)] += hits
+        np.add.at(tally.by_refs, np.maximum(refs, 0), walks)
+        reads = int(of_place[1].sum())
+        tally.places[-1] += reads
+        tally.caches[-1, 1, 0] += reads
+        for level in range(1, int(fast.top_of.max())):
+            read = (leaf_level <= level) & (level < fast.top_of)
+            tally.level_cycles[level] += latency * int(walks[read].sum())

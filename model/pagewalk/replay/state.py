@@ -11,6 +11,8 @@ from pagewalk.replay.tables import HOST_TABLES_AT, LevelTable, Tables
 
 MAX_READS = 64
 """More than any walk makes: 35 for five levels on five."""
+WALKS_AT_ONCE = 1 << 14
+"""Walks whose reads are held in memory together."""
 
 
 @dataclass
