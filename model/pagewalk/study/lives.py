@@ -6,7 +6,7 @@ The kernel is a small one of ours: x86-64, two nodes with 4 GiB each, two CPUs, 
 from collections.abc import Sequence
 
 from pagewalk.linux.geometry import GIB
-from pagewalk.linux.memory.buddy import fresh
+from pagewalk.linux.memory.conditions import fresh
 from pagewalk.linux.memory.kernel import (
     Booted,
     Kernel,
