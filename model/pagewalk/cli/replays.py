@@ -17,6 +17,7 @@ from pagewalk.replay.result import Result, encode
 
 if TYPE_CHECKING:
     from pagewalk.study.replays import Subject
+    from pagewalk.study.scenario import Scenario
 
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."
@@ -40,15 +41,26 @@ def _replayed(
     return result(opened, loaded, found, shlex.join(["pagewalk", *sys.argv[1:]]))
 
 
+def _played(scenario: Scenario) -> Result:
+    from pagewalk.hardware.load import load
+    from pagewalk.study.play.result import played
+
+    print(f"playing {len(scenario.kernel)} kernels", file=sys.stderr)
+    machines = [load(name) for name in scenario.machines]
+    return played(scenario, machines, shlex.join(["pagewalk", *sys.argv[1:]]))
+
+
 def _answer(found: Result, json_file: str | None) -> None:
     if json_file == "-":
         sys.stdout.buffer.write(encode(found))
         return
     if json_file:
         write_whole(Path(json_file), encode(found))
+    from pagewalk.report.kernel_life import show_life
     from pagewalk.report.tables import show
 
     show(found)
+    show_life(found)
 
 
 @click.command()
@@ -113,11 +125,16 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     folder = out or Path("out") / chosen.name
     if folder.exists() and not folder.is_dir():
         raise BadInput(folder, "is not a folder", "name another with --out")
-    found = _replayed(subject(chosen.trace), chosen.machines, chosen.mappings, None, chosen.cache_mode)
+    if chosen.kernel:
+        found = _played(chosen)
+    else:
+        found = _replayed(subject(chosen.trace), chosen.machines, chosen.mappings, None, chosen.cache_mode)
     write_whole(folder / "result.json", encode(found))
     from pagewalk.report.figures import save_all
+    from pagewalk.report.kernel_life import save_life
 
     save_all(found, folder)
+    save_life(found, folder)
     _answer(found, json_file)
     if json_file != "-":
         click.echo(f"\nFigures and result.json are in {folder}/")

@@ -163,7 +163,7 @@ def check_runs(runs: NDArray[np.void], geometry: Geometry, where: object) -> NDA
     BadInput
         A leaf size that the geometry lacks, misaligned or wrapping addresses, or overlapping runs.
     """
-    runs = np.sort(runs, order="va")
+    runs = runs[np.argsort(runs["va"])]
     shift = runs["shift"].astype(np.uint64)
     page, frame = runs["va"] >> np.uint64(12), runs["pa"] >> np.uint64(12)
 

@@ -62,7 +62,8 @@ def _runs(tables: PageTables) -> NDArray[np.void]:
             part["writable"] = table.bits[index] & WRITE > 0
             part["exec"] = table.bits[index] & NO_EXEC == 0
             parts.append(part)
-    return _joined(np.sort(np.concatenate(parts), order="va"))
+    leaves = np.concatenate(parts)
+    return _joined(leaves[np.argsort(leaves["va"])])
 
 
 def _joined(leaves: NDArray[np.void]) -> NDArray[np.void]:

@@ -96,6 +96,46 @@ class Replay(Struct, frozen=True, kw_only=True):
     notes: list[str] = field(default_factory=list)
 
 
+class KernelLife(Struct, frozen=True, kw_only=True):
+    """What happened to the memory of a modelled kernel; each list has one number for each sample.
+
+    Attributes
+    ----------
+    name : str
+        The mapping of its replays.
+    release, arch : str
+    reset : str
+        How it resets the direct map of a freed area: "page", "block", "range".
+    parameters : list of str
+        Boot parameters.
+    events : list of str
+        What happened before each sample; the first sample is the kernel as it starts to boot.
+    accesses : list of int
+        Accesses made by then.
+    direct_map_kb : dict of str to list of int
+        The DirectMap lines of ``/proc/meminfo``, in kB.
+    counts : dict of str to list of int
+        Up to then: split, merge, flush-all, flush-range, failure, attribute_calls, purges, huge_fallbacks,
+        left_read_only and left_absent (frames freed with a wrong direct map), table_pages_taken.
+    memory : dict of str to list of int
+        Bytes: areas (rounding included), rounding_waste, page_tables.
+    failures : dict of str to int
+        What failed -> how often, over its whole life.
+    """
+
+    name: str
+    release: str
+    arch: str
+    reset: str = "page"
+    parameters: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    accesses: list[int] = field(default_factory=list)
+    direct_map_kb: dict[str, list[int]] = field(default_factory=dict)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    memory: dict[str, list[int]] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+
 class TraceFacts(Struct, frozen=True, kw_only=True):
     """Which trace it was."""
 
@@ -132,12 +172,13 @@ class Provenance(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """A trace and its replays."""
+    """A trace and its replays; where kernels were modelled, what happened to their memory."""
 
     schema: Literal["pagewalk.result/1"] = "pagewalk.result/1"
     trace: TraceFacts
     replays: list[Replay]
     provenance: Provenance
+    kernels: list[KernelLife] = field(default_factory=list)
 
 
 def encode(result: Result) -> bytes:

@@ -348,10 +348,10 @@ def save_all(result: Result, folder: Path) -> list[Path]:
             drawn.append((f"price{tail}", partial(price, result, machine)))
     if len(comparisons(result)) > 1:
         drawn.append(("machines", partial(machines, result)))
-    return [_save(draw, folder / f"{name}.{kind}", kind) for name, draw in drawn for kind in ("png", "svg")]
+    return [save(draw, folder / f"{name}.{kind}", kind) for name, draw in drawn for kind in ("png", "svg")]
 
 
-def _save(draw: Callable[[], Figure], target: Path, kind: str) -> Path:
+def save(draw: Callable[[], Figure], target: Path, kind: str) -> Path:
     """Draw and save under a temporary name, then rename. Saving one figure twice would give other bytes."""
     picture = io.BytesIO()
     with style.drawing():

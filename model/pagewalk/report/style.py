@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INK, QUIET, RULE = "#1d1d1f", "#6b6b70", "#d9d9de"
 
-_HUES = {"base": "#d9772b", "pmd": "#1f5f9e"}
+_HUES = {"base": "#d9772b", "pmd": "#1f5f9e", "huge": "#1f5f9e"}
 _GREY = "#77777c"
 
 WIDTH = 9.6

@@ -5,7 +5,12 @@ from collections.abc import Iterable, Sequence
 from pagewalk.replay.result import Replay, Result, TraceFacts
 from pagewalk.study.compare import Comparison, Measure, change, compare, comparisons
 
-_NAMES = {"base": "base pages", "pmd": "PMD leaves", "recorded": "the recorded leaves"}
+_NAMES = {
+    "base": "base pages",
+    "pmd": "PMD leaves",
+    "huge": "huge vmalloc leaves",
+    "recorded": "the recorded leaves",
+}
 
 
 def number(value: float, decimals: int = 0) -> str:
@@ -67,7 +72,7 @@ def shares(parts: Sequence[int]) -> list[str]:
 
 def mapping(name: str) -> str:
     """A mapping's name in a sentence."""
-    return _NAMES.get(name, f"mapping {name}")
+    return _NAMES.get(name, f"the leaves of {name}")
 
 
 def heading(trace: TraceFacts) -> str:

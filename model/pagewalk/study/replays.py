@@ -118,7 +118,7 @@ def replays(
         return msgspec.structs.replace(
             found,
             seconds={**found.seconds, "open": subject.open_seconds},
-            notes=[*found.notes, *_assumed(machine)],
+            notes=[*found.notes, *assumed(machine)],
         )
 
     cells = [(machine, subject.mapped(name, machine)) for machine in machines for name in mappings]
@@ -133,7 +133,8 @@ def replays(
             raise
 
 
-def _assumed(machine: Machine) -> list[str]:
+def assumed(machine: Machine) -> list[str]:
+    """Say how much of a machine is assumed, in a note; none where all is known."""
     some, every = assumed_share(machine)
     return (
         [f"{some} of {every} figures of {machine.id} are assumed: pagewalk machines {machine.id}"]

@@ -1,21 +1,27 @@
-"""A scenario: which trace, which machines, which mappings, as a small TOML file."""
+"""A scenario as a small TOML file: a trace and mappings, or kernels and what happens to their memory."""
 
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
+from pagewalk.study.play.steps import KernelTable, Step
 
 DEFAULT = "gitdiff"
 """What ``pagewalk run`` runs when nothing is named."""
 
 
+SIZE = re.compile(r"(\d{1,12})([KMGT])")
+"""A size as people write it; everywhere but in names."""
+
+
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to replay.
+    """What to replay: a trace under mappings, or the accesses of events under kernels.
 
     Attributes
     ----------
@@ -23,23 +29,30 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         "pagewalk.scenario/1".
     title : str
         One line for people.
-    trace : str
-        A trace, relative to the scenario's file; or "sample:NAME", "synth:KIND?..." as on the command line.
     machines : list of str
         Preset names, or machine files relative to the scenario's file.
+    trace : str
+        A trace, relative to the scenario's file; or "sample:NAME", "synth:KIND?..." as on the command line.
     mappings : list of str
+        Of the trace.
+    kernel : list of KernelTable
+        Kernels that live through the events, where there is no trace.
+    event : list of Step
     cache_mode : {"walks-only", "full"}
-    name : str
-        The file's stem; set by the reader.
+    name, file : str
+        The file and its stem; set by the reader.
     """
 
     schema: Literal["pagewalk.scenario/1"]
     title: str
-    trace: str
     machines: list[str]
+    trace: str = ""
     mappings: list[str] = field(default_factory=lambda: ["base", "pmd"])
+    kernel: list[KernelTable] = field(default_factory=list)
+    event: list[Step] = field(default_factory=list)
     cache_mode: Literal["walks-only", "full"] = "walks-only"
     name: str = ""
+    file: str = ""
 
 
 def packaged() -> dict[str, Path]:
@@ -60,7 +73,7 @@ def read(name_or_path: str) -> Scenario:
     path = known.get(name_or_path) or Path(name_or_path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        scenario = msgspec.convert(content, Scenario)
+        scenario = msgspec.convert(_sized(content), Scenario)
     except OSError as error:
         mend = f"name a file, or one of: {', '.join(known)}"
         raise BadInput(name_or_path, error.strerror or "cannot be read", mend) from error
@@ -70,15 +83,41 @@ def read(name_or_path: str) -> Scenario:
         raise BadInput(path, f"not TOML: {error}", "mend that line") from error
     except msgspec.ValidationError as error:
         raise BadInput(path, str(error), "see docs/scenarios.md for the keys") from error
-    if not scenario.machines or not scenario.mappings:
-        raise BadInput(path, "machines or mappings is empty", "name at least one of each")
+    _check(scenario, path)
 
     def beside(entry: str) -> str:
         return str(path.parent / entry) if entry.endswith(".toml") or "/" in entry else entry
 
+    trace_file = bool(scenario.trace) and ":" not in scenario.trace
     return msgspec.structs.replace(
         scenario,
         name=path.stem,
-        trace=scenario.trace if ":" in scenario.trace else str(path.parent / scenario.trace),
+        file=str(path),
+        trace=scenario.trace if not trace_file else str(path.parent / scenario.trace),
         machines=[beside(machine) for machine in scenario.machines],
     )
+
+
+def _check(scenario: Scenario, path: Path) -> None:
+    """Refuse what the types let through."""
+    if not scenario.machines or not scenario.mappings:
+        raise BadInput(path, "machines or mappings is empty", "name at least one of each")
+    if bool(scenario.trace) == bool(scenario.kernel):
+        raise BadInput(path, "needs either trace or [[kernel]]", "give one of the two")
+    if bool(scenario.kernel) != bool(scenario.event):
+        raise BadInput(path, "[[kernel]] and [[event]] belong together", "give both or neither")
+    names = [kernel.name for kernel in scenario.kernel]
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise BadInput(f"{path}: kernel", f"{name!r} is no name, or stands twice", "name each its own")
+
+
+def _sized(value: Any, key: str = "") -> Any:
+    """Sizes like "64M" as numbers of bytes, everywhere below `value` but in names."""
+    if isinstance(value, dict):
+        return {name: _sized(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_sized(inner, key) for inner in value]
+    if isinstance(value, str) and key not in ("name", "what", "title") and (size := SIZE.fullmatch(value)):
+        return int(size[1]) << 10 * (1 + "KMGT".index(size[2]))
+    return value

@@ -77,7 +77,7 @@ class Kernel:
         linear_leaves: Literal["blocks", "pages"] = "blocks",
         rodata_full: bool = True,
     ) -> None:
-        self.rules, self.memory, self.how_to_reset = rules, memory, reset
+        self.rules, self.memory, self.how_to_reset, self.cpus = rules, memory, reset, cpus
         self.maps = Maps(
             rules,
             ranges,

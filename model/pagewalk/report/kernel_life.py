@@ -1,0 +1,162 @@
+"""What happened to the memory of modelled kernels: a table for the terminal, a figure along the events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pagewalk.replay.result import KernelLife, Result
+from pagewalk.report import style, words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+COLUMNS = (
+    ("leaves\nsplit", ("split",)),
+    ("merged", ("merge",)),
+    ("full\nflushes", ("flush-all",)),
+    ("ranged\nflushes", ("flush-range",)),
+    ("attribute\ncalls", ("attribute_calls",)),
+    ("failures", ("failure",)),
+    ("huge\nfallbacks", ("huge_fallbacks",)),
+    ("freed\nread-only", ("left_read_only",)),
+    ("freed\nabsent", ("left_absent",)),
+)
+"""Columns of the table after the first two, each the sum of counts; one that is 0 everywhere is left out."""
+
+COLOURS = ("#1f5f9e", "#d9772b", "#2e8b57", "#8e4a9e", "#b8860b", "#77777c", "#c0392b")
+"""Of lines that are neither base nor huge, told apart in grey print by their names at the right end."""
+
+
+def label(life: KernelLife, lives: Sequence[KernelLife]) -> str:
+    """A kernel's name, with its architecture where kernels of several are shown."""
+    several = len({other.arch for other in lives}) > 1
+    return f"{life.name}, {life.arch}" if several else life.name
+
+
+def growth_kb(life: KernelLife) -> int:
+    """By how much the memory that the direct map maps with base pages has grown, in kB."""
+    smallest = next(iter(life.direct_map_kb.values()))
+    return smallest[-1] - smallest[0]
+
+
+def show_life(result: Result, console: Console | None = None) -> None:
+    """Print what happened to each kernel's memory; nothing where nothing did."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lives = result.kernels
+    console = console or Console()
+    shown = [(name, keys) for name, keys in COLUMNS if any(total(life, *keys) for life in lives)]
+    flushed = flush_cycles(result)
+    if not shown and not any(map(growth_kb, lives)):
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column("kernel", overflow="fold", min_width=8)
+    costs = ["flush\ncycles"] if any(flushed) else []
+    for name in ["direct map by\nbase pages", *(name for name, _ in shown), *costs]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for life, cycles in zip(lives, flushed, strict=True):
+        cells = [words.difference(0, growth_kb(life) << 10)]
+        cells += [f"{total(life, *keys):,}" for _, keys in shown]
+        table.add_row(label(life, lives), *cells, *([f"{cycles:,}"] if costs else []))
+    console.print()
+    console.print(table, highlight=False)
+    for life in lives:
+        for why, times in life.failures.items():
+            console.print(Text(f"- {label(life, lives)}: {why}, {times:,} times", style="dim"))
+
+
+def total(life: KernelLife, *keys: str) -> int:
+    """Counts over the whole life, added up."""
+    return sum(life.counts[key][-1] for key in keys)
+
+
+def flush_cycles(result: Result) -> list[int]:
+    """What the flushes of each kernel cost the machine; 0 where there are several."""
+    machines = {replay.machine for replay in result.replays}
+    cycles = {replay.mapping: replay.cycles.get("flush", 0) for replay in result.replays}
+    return [cycles.get(life.name, 0) if len(machines) == 1 else 0 for life in result.kernels]
+
+
+def message(lives: Sequence[KernelLife]) -> str:
+    """What stands out, in a sentence that is right whichever way it goes."""
+    said = []
+    for key, verb in (("split", "splits {} leaves"), ("flush-all", "flushes the whole TLB {} times")):
+        counts = [total(life, key) for life in lives]
+        most, least = (lives[counts.index(extreme(counts))] for extreme in (max, min))
+        if max(counts) == 0:
+            continue
+        if max(counts) == min(counts):
+            said.append(f"every kernel {verb.format(f'{max(counts):,}')}")
+        else:
+            name, other = label(most, lives), label(least, lives)
+            said.append(f"{name} {verb.format(f'{max(counts):,}')}, {other} {min(counts):,}")
+    wrong = max(lives, key=lambda life: total(life, "left_read_only", "left_absent"))
+    frames = total(wrong, "left_read_only", "left_absent")
+    if frames:
+        said.append(f"{label(wrong, lives)} frees {frames:,} frames with a wrong direct map")
+    sentence = "; ".join(said) or "no leaf is split, and the whole TLB is never flushed"
+    return sentence[0].upper() + sentence[1:]
+
+
+def along_events(result: Result) -> Figure:
+    """The direct map by base pages, full flushes and failures, after each event."""
+    lives = result.kernels
+    smallest = [next(iter(life.direct_map_kb.values())) for life in lives]
+    every: list[tuple[str, list[list[float]]]] = [
+        ("direct map by base pages\nMiB", [[kb / 1024 for kb in samples] for samples in smallest]),
+        ("full flushes\nso far", [[*life.counts["flush-all"]] for life in lives]),
+        ("failures\nso far", [[*life.counts["failure"]] for life in lives]),
+    ]
+    panels = [panel for panel in every if any(max(series) for series in panel[1])]
+    about = f"{result.trace.name}; modelled by pagewalk {result.provenance.pagewalk}"
+    with style.drawing():
+        figure = style.canvas(message(lives), about, 0.4 + 1.7 * len(panels))
+        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (name, series) in zip(rows, panels, strict=True):
+            _lines(axes, lives, series)
+            axes.set_ylabel(name)
+            axes.set_xlim(0, len(lives[0].events) - 1)
+        axes.set_xlabel("events since the kernel began to boot")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
+def _lines(axes: Axes, lives: Sequence[KernelLife], series: Sequence[Sequence[float]]) -> None:
+    """A line for each different course; kernels that share one share its name at the right end."""
+    shared: dict[tuple[float, ...], list[KernelLife]] = {}
+    for life, values in zip(lives, series, strict=True):
+        shared.setdefault(tuple(values), []).append(life)
+    top = max(max(values) for values in series) or 1
+    lowest = -1.0
+    for values, group in sorted(shared.items(), key=lambda item: item[0][-1]):
+        names = ", ".join(label(life, lives) for life in group)
+        colour = COLOURS[lives.index(group[0]) % len(COLOURS)]
+        if len(shared) > 1 and style.hue(group[0].name) != style.hue(""):
+            colour = style.hue(group[0].name)
+        axes.step(range(len(values)), values, where="post", color=colour, linewidth=1.6)
+        height = max(values[-1] / (1.05 * top), lowest)
+        lowest = height + 0.13
+        axes.text(1.008, height, words.shorten(names, 30), transform=axes.transAxes, color=colour,
+                  va="center", size=8)  # fmt: skip
+    axes.set_ylim(0, 1.05 * top)
+    axes.yaxis.set_major_formatter("{x:,.10g}")
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.grid(axis="y", color=style.RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=style.QUIET)
+
+
+def save_life(result: Result, folder: Path) -> list[Path]:
+    """Write the figure as ``life.png`` and ``life.svg``; nothing where no kernel was modelled."""
+    from pagewalk.report.figures import save
+
+    if not result.kernels:
+        return []
+    return [save(lambda: along_events(result), folder / f"life.{kind}", kind) for kind in ("png", "svg")]

@@ -1,0 +1,1 @@
+"""Scenarios of events: a modelled kernel lives through them, and the accesses between become a trace."""
