@@ -20,6 +20,7 @@ COMMANDS = {
     "curve": ("pagewalk.cli.curve", "misses for every TLB size at once"),
     "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),
     "validate": ("pagewalk.cli.validate", "measured results beside the model's predictions"),
+    "calibrate": ("pagewalk.cli.calibrate", "measure this machine and write a machine file"),
     "kernels": ("pagewalk.cli.kernels", "what each kernel release maps huge, each rule with its source"),
     "trace": ("pagewalk.cli.traces", "look at, convert and make traces"),
     "report": ("pagewalk.cli.report", "results as one page to mail, print, or read on a phone"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pagewalk.report.style import INK, QUIET, bare, canvas, hue
 from pagewalk.study.validation.validate import Outcome, Row, Validation
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import Console
     from rich.table import Table
@@ -133,11 +134,7 @@ def curves(case: Outcome) -> Figure | None:
         places = [row.at[along] for row in rows]
         axes.plot(places, [row.predicted for row in rows], color=hue("pmd"), linewidth=1.4)
         axes.plot(places, [row.measured for row in rows], "o", color=hue("base"), markersize=3)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        ticks = [tick for tick in _TICKS if 0.9 * _least(case) <= tick <= 1.1 * _most(case)]
-        axes.set_yticks(ticks, [str(tick) for tick in ticks], minor=False)
-        axes.set_yticks([], minor=True)
+        in_log(axes, places, [value for row in case.rows for value in (row.measured, row.predicted)])
         axes.set_title(title, size=9, color=INK)
         axes.set_xlabel(along, color=QUIET)
     for axes in panels[len(sweeps) :]:
@@ -146,15 +143,26 @@ def curves(case: Outcome) -> Figure | None:
     return figure
 
 
-_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+def in_log(axes: Axes, across: Sequence[float], up: Sequence[float]) -> None:
+    """Logarithmic axes over some values, with a few round numbers written as people write them."""
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    steps = [4**power for power in range(12)]
+    axes.set_xticks([s for s in steps if min(across) <= s <= max(across)])
+    axes.set_yticks([s for s in _ROUND if 0.9 * min(up) <= s <= 1.1 * max(up)])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: short(value))
+        axis.set_minor_locator(NullLocator())
 
 
-def _least(case: Outcome) -> float:
-    return min(min(row.measured, row.predicted) for row in case.rows)
+_ROUND = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
-def _most(case: Outcome) -> float:
-    return max(max(row.measured, row.predicted) for row in case.rows)
+def short(value: float) -> str:
+    """A whole number in a few characters: 64, 1k, 256k."""
+    return f"{value / 1024:g}k" if value >= 1024 and value % 1024 == 0 else f"{value:g}"
 
 
 def _sweeps(case: Outcome) -> list[tuple[str, str, list[Row]]]:

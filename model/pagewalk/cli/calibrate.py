@@ -1,0 +1,45 @@
+"""calibrate."""
+
+from pathlib import Path
+
+import click
+
+from pagewalk.cli.progress import progress
+from pagewalk.errors import BadInput
+from pagewalk.files import write_whole
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("calibrated.toml"),
+    show_default=True,
+    metavar="FILE.toml",
+    help="The machine file; beside it FILE.case.toml, FILE.json and FILE.png.",
+)
+def calibrate(out: Path) -> None:
+    """Measure this machine and write a machine file: no root, no counters, about a minute.
+
+    Beside it: the chases that no fit used as a case for pagewalk validate, every curve as JSON, and a
+    picture. Noise of other work can only slow chases down; the best of several passes counts.
+    """
+    if out.suffix != ".toml":
+        raise BadInput(out, "is no .toml file", "name one, like calibrated.toml")
+    from pagewalk.study.calibration.calibrate import calibrate as run
+    from pagewalk.study.calibration.plan import TIMINGS
+    from pagewalk.study.calibration.write import case_file, curves, machine_file
+
+    with progress("measuring", TIMINGS) as advance:
+        found = run(lambda: advance(1) if advance else None)
+    write_whole(out, machine_file(found).encode())
+    write_whole(out.with_suffix(".case.toml"), case_file(found, out.name).encode())
+    write_whole(out.with_suffix(".json"), curves(found))
+    from pagewalk.report.calibration import figure, show
+    from pagewalk.report.style import drawing
+
+    with drawing():
+        figure(found).savefig(out.with_suffix(".png"))
+    show(found)
+    click.echo(f"\nWritten: {out}, and beside it .case.toml, .json, .png")
+    click.echo(f"Next: pagewalk validate {out.with_suffix('.case.toml')}")

@@ -1,0 +1,1 @@
+"""A machine file from the machine itself: timed chases, and the geometry and latencies that fit them."""

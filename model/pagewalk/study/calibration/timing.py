@@ -1,0 +1,172 @@
+"""Timed chases on this machine: memory mapped as wanted, links laid into it, the lowest tenth of bursts.
+
+Other work on the machine can only slow a burst down, so the lowest tenth of many short ones is what the
+hardware does, and how far the passes differ says how quiet the machine was.
+"""
+
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.errors import BadInput
+from pagewalk.linux.geometry import GEOMETRIES
+from pagewalk.study.validation.case import Chase
+from pagewalk.study.validation.program import BASE, chase
+
+BURST_STEPS = 4000
+BURST_NS = 300_000
+"""Least steps of a burst, and about the longest it should take. Ours."""
+
+BURSTS = 40
+PASSES = 10
+"""Bursts of a chase in a pass; passes over all chases, so that a noisy spell spoils one value of many chases
+and not all values of some. Ours."""
+
+MULTIPLY_CYCLES = 3
+"""A 64-bit multiplication of the one before, on every x86 core of the presets (the reference's section 4b)
+and on larger Arm cores."""
+
+SPAN_BYTES = 96 << 30
+"""Address space for the chases; only touched pages take memory. Ours."""
+
+
+class Point(NamedTuple):
+    """A chase that was timed.
+
+    Attributes
+    ----------
+    pattern : Chase
+    passes : list of float
+        Cycles an access: of each pass, the lowest tenth of its bursts.
+    """
+
+    pattern: Chase
+    passes: list[float]
+
+    @property
+    def cycles(self) -> float:
+        """The best pass."""
+        return min(self.passes)
+
+    @property
+    def spread(self) -> float:
+        """From the best pass to the middle one, as a share of the best."""
+        return float(np.median(self.passes)) / self.cycles - 1
+
+
+class Memory(NamedTuple):
+    """Address space to lay chases into, as words; its beginning is aligned to 1 GiB."""
+
+    words: NDArray[np.uint64]
+    mapped: mmap.mmap
+
+
+@contextmanager
+def memory(leaf: str, size_bytes: int = SPAN_BYTES) -> Iterator[Memory]:
+    """Reserve address space that the kernel maps with base pages ("4K") or, where it can, with 2M leaves.
+
+    Raises
+    ------
+    BadInput
+        The kernel gives no such address space.
+    """
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        mapped = mmap.mmap(-1, size_bytes + (1 << 30), flags=flags)
+        mapped.madvise(mmap.MADV_HUGEPAGE if leaf == "2M" else mmap.MADV_NOHUGEPAGE)
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(
+            "calibrate", f"no address space for {leaf} pages ({error})", "run it on Linux"
+        ) from None
+    words = np.frombuffer(mapped, np.uint64)
+    begin = -words.ctypes.data % (1 << 30) // 8
+    try:
+        yield Memory(words[begin : begin + size_bytes // 8], mapped)
+    finally:
+        del words
+
+
+def huge_share(target: Memory, pages_bytes: int) -> float:
+    """Which share of the first bytes the kernel maps with 2M leaves; 0 where it does not say."""
+    first = target.words.ctypes.data
+    held, counted = 0, 0
+    try:
+        with open("/proc/self/smaps", encoding="ascii", errors="replace") as lines:  # noqa: PTH123
+            inside = False
+            for line in lines:
+                if "-" in (head := line.split(" ", 1)[0]) and not head.endswith(":"):
+                    start, end = (int(part, 16) for part in head.split("-"))
+                    inside = start < first + pages_bytes and end > first
+                elif inside and line.startswith("Rss:"):
+                    counted += int(line.split()[1]) << 10
+                elif inside and line.startswith("AnonHugePages:"):
+                    held += int(line.split()[1]) << 10
+    except OSError:
+        return 0.0
+    return held / counted if counted else 0.0
+
+
+def pinned() -> None:
+    """Stay on one of the CPUs that this process may use."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def nanoseconds_a_cycle() -> float:
+    """Time of a cycle, by a chain of multiplications that no core can shorten."""
+    from pagewalk.kernels.measure import square
+
+    steps, number = 10_000, np.uint64(3)
+    square(number, 1)
+    return (_lowest(lambda: square(number, steps)) - _lowest(lambda: square(number, 0))) / (
+        steps * MULTIPLY_CYCLES
+    )
+
+
+def time_chase(target: Memory, pattern: Chase) -> float:
+    """Cycles an access of a chase: the lowest tenth of its bursts, less the time of an empty one."""
+    from pagewalk.kernels.measure import follow, follow_all
+
+    nodes = _laid(target, pattern)
+    at = nodes[np.arange(pattern.chains) * pattern.pages // pattern.chains]
+
+    def go(steps: int) -> None:
+        """Go on from where the burst before ended, so that all nodes have their turn."""
+        if pattern.chains == 1:
+            at[0] = follow(target.words, at[0], steps)
+        else:
+            follow_all(target.words, at, steps)
+
+    steps = max(BURST_STEPS // pattern.chains, 1)
+    began = time.perf_counter_ns()
+    go(max(pattern.pages // pattern.chains, steps))
+    each = max((time.perf_counter_ns() - began) / max(pattern.pages // pattern.chains, steps), 0.1)
+    steps = int(min(max(steps, 20_000 / each), max(BURST_NS / each, 100)))
+    cycle_ns = nanoseconds_a_cycle()
+    spent = _lowest(lambda: go(steps)) - _lowest(lambda: go(0))
+    return spent / (steps * pattern.chains) / cycle_ns
+
+
+def _laid(target: Memory, pattern: Chase) -> NDArray[np.uint64]:
+    """Write the links of a chase; return its nodes in order, as indices of words."""
+    one = chase(Chase(pages=pattern.pages, stride=pattern.stride, line=pattern.line), GEOMETRIES["x86-64"])
+    order = slice(pattern.pages)
+    address = (one.pages[one.page[order]] << np.uint64(12)) + one.offset[order] - np.uint64(BASE)
+    node = address // np.uint64(8)
+    target.words[node] = np.roll(node, -1)
+    return node
+
+
+def _lowest(go: Callable[[], object]) -> float:
+    """Nanoseconds: the lowest tenth of some bursts."""
+    taken = np.empty(BURSTS)
+    for burst in range(BURSTS):
+        began = time.perf_counter_ns()
+        go()
+        taken[burst] = time.perf_counter_ns() - began
+    return float(np.percentile(taken, 10))

@@ -1,0 +1,192 @@
+"""Calibration: the fit finds geometries that made the times; figures and files follow from given times.
+
+Nothing here asserts a time: points are made up from known machines, except in one run of real loops whose
+results are only required to be sane.
+"""
+
+import tomllib
+
+import numpy as np
+import pytest
+
+from pagewalk.hardware.load import build, load
+from pagewalk.study.calibration.calibrate import worked_out
+from pagewalk.study.calibration.fit import FIRST, SECOND, Geometry, fit, miss_shares
+from pagewalk.study.calibration.here import Here, here
+from pagewalk.study.calibration.plan import PLAN
+from pagewalk.study.calibration.timing import Point, memory, time_chase
+from pagewalk.study.calibration.write import case_file, curves, machine_file, toml
+from pagewalk.study.validation.case import Chase
+from pagewalk.study.validation.predict import predict
+from pagewalk.study.validation.read import build_case
+
+SHAPES = [(p.pages, p.stride >> 12) for p in PLAN["tlb"]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Geometry(1, 64), Geometry(256, 8)),
+        (Geometry(16, 4), Geometry(128, 12, "xor")),
+        (Geometry(1, 72), Geometry(128, 24)),
+        (Geometry(16, 6), Geometry(128, 16, "xor")),
+        (Geometry(1, 48), Geometry(256, 8, "modulo", "random")),
+    ],
+)
+def test_the_fit_finds_what_made_the_times(first, second):
+    """5 cycles of data, 7 of an L1 miss and 40 of a walk, up to 1 % of noise."""
+    assert first in FIRST
+    assert second in SECOND
+    m1, m2 = miss_shares([first], SHAPES)[0], miss_shares([second], SHAPES)[0]
+    extra = 7 * m1 + 40 * m1 * m2
+    total = (5 + extra) * (1 + 0.01 * np.random.default_rng(1).random(len(SHAPES)))
+    found = fit(SHAPES, total - 5, total)
+    assert (found.first, found.second.entries) == (first, second.entries)
+    assert found.second.set_index == second.set_index
+    assert found.hit_cycles == pytest.approx(7, rel=0.05)
+    assert found.walk_cycles == pytest.approx(40, rel=0.05)
+    assert found.error < 0.02
+
+
+@pytest.mark.parametrize("geometry", [Geometry(1, 16), Geometry(4, 3), Geometry(8, 2, "xor")])
+@pytest.mark.parametrize("shape", [(16, 1), (17, 1), (12, 2), (40, 1), (9, 8), (30, 4)])
+def test_miss_shares_are_those_of_a_simulated_lru(geometry, shape):
+    pages, stride = shape
+    sets = [[] for _ in range(geometry.sets)]
+    missed = 0
+    for lap in range(4):
+        for page in range(0, pages * stride, stride):
+            number = (
+                page ^ (page >> (geometry.sets.bit_length() - 1)) if geometry.set_index == "xor" else page
+            )
+            held = sets[number % geometry.sets]
+            if page in held:
+                held.remove(page)
+            elif lap == 3:
+                missed += 1
+            held.insert(0, page)
+            del held[geometry.ways :]
+    assert miss_shares([geometry], [shape])[0, 0] == pytest.approx(missed / pages)
+
+
+@pytest.mark.parametrize(("pages", "share"), [(18, 0.21), (20, 0.38), (24, 0.59), (32, 0.80)])
+def test_random_replacement_follows_the_closed_form(pages, share):
+    """The reference's section 6.1, rule 3, W = 16: simulated; the form is less near the knee."""
+    found = miss_shares([Geometry(2, 16, "modulo", "random")], [(2 * pages, 1)])[0, 0]
+    assert share - 0.1 < found < share + 0.01
+    assert 1 - found == pytest.approx((1 - 1 / 16) ** ((pages - 1) * found), abs=1e-5)
+
+
+ZEN = {
+    "extends": "amd-zen4-genoa",
+    "clock_ghz": 3.7,
+    "tlb": [{"name": "L2 DTLB", "entries": 2048, "ways": 8, "hit_cycles": 9}],
+    "walker": {"start_cycles": 30, "count": 3},
+    "memory": {"latency_cycles": 350},
+    "cache": [
+        {"name": "L3", "latency_cycles": 60, "size_bytes": 4 << 20},
+        {"name": "L2", "latency_cycles": 13, "size_bytes": 1 << 19},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    """A calibration of a made-up machine: its times are what the model says of it."""
+    machine = build(ZEN, "made up", "test")
+    listed = {1: (32768, 8, 64, 1), 2: (1 << 19, 8, 64, 1), 3: (4 << 20, 16, 64, 8)}
+    points = {}
+    for name, patterns in PLAN.items():
+        some = [p for p in patterns if p.pages <= 50_000 and (name != "tlb" or p.pages % 24 == 0)]
+        points[name] = [Point(p, [predict(p, machine).figures["cycles"]] * 3) for p in some]
+    big = Chase(pages=1 << 17, stride=256, leaf="2M")
+    points["memory"] = [Point(big, [predict(big, machine).figures["cycles"]] * 3)]
+    return worked_out(Here("made up", False, "amd-zen4-genoa", True, listed), points, [3.7, 3.7], 1.0)
+
+
+def test_a_machine_is_found_again_from_its_times(calibration):
+    values = {name: value.value for name, value in calibration.values.items()}
+    assert values["clock_ghz"] == 3.7
+    assert values["L1D latency_cycles"] == 4
+    assert values["L2 latency_cycles"] == 13
+    assert values["L1 DTLB entries"] == 72
+    assert values["L2 TLB entries"] == 2048
+    assert values["L2 TLB hit_cycles"] == pytest.approx(9, rel=0.05)
+    assert values["walker start_cycles"] == pytest.approx(30, abs=3)
+    assert values["L3 latency_cycles"] == pytest.approx(60, rel=0.05)
+    assert values["memory latency_cycles"] == pytest.approx(350, rel=0.05)
+    assert values["walker count"] == pytest.approx(3, rel=0.1)
+    assert max(map(abs, calibration.errors)) < 0.1
+
+
+def test_the_files_are_read_back(calibration, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(machine_file(calibration))
+    machine = load(str(path))
+    assert machine.clock_ghz == 3.7
+    assert next(t for t in machine.tlb if t.name == "L2 DTLB").entries == 2048
+    assert machine.guest is None
+    assert all(t.confidence == "measured" for t in (machine.walker, machine.memory))
+    assert "pagewalk calibrate" in machine.memory.source
+    case = build_case(tomllib.loads(case_file(calibration, "mine.toml")), tmp_path / "mine.case.toml")
+    assert len(case.measured) == len(calibration.held_out)
+    assert b'"pagewalk.calibration/1"' in curves(calibration)
+
+
+def test_the_figure_shows_what_was_measured(calibration):
+    from pagewalk.report.calibration import disturbed, figure, verdict
+    from pagewalk.report.style import drawing
+
+    with drawing():
+        axes = figure(calibration).axes
+    strides = sorted({p.pattern.stride for p in calibration.points["tlb"]})
+    assert [a.get_title() for a in axes[: len(strides)]] == [f"stride {s >> 10}K" for s in strides]
+    first = [p.cycles for p in calibration.points["tlb"] if p.pattern.stride == strides[0]]
+    assert axes[0].lines[1].get_ydata().tolist() == first
+    assert "within" in verdict(calibration)
+    assert "0 were disturbed" in disturbed(calibration)
+
+
+def test_what_cannot_be_measured_is_said_and_left_alone(calibration):
+    found = worked_out(calibration.here, calibration.points, [3.7], 0.2)
+    assert "mapped only 20%" in found.missing["2M pages"]
+    assert "unknown" in tomllib.loads(machine_file(found))
+    two = Here("two arrays", True, "intel-sapphire-rapids", False, {})
+    found = worked_out(two, calibration.points, [3.7], 1.0)
+    assert "2 arrays share 4K pages" in found.missing["L2 TLB of the preset"]
+    assert found.missing["L1D size"] == "the kernel does not list it"
+    before = [t for t in load("intel-sapphire-rapids").tlb if t.level == 2]
+    assert [t for t in found.machine.tlb if t.level == 2] == before
+    assert found.machine.guest.host_leaf in ("4K", "2M")
+
+
+def test_the_machine_that_the_kernel_shows(tmp_path):
+    assert here(tmp_path).caches == {}
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(
+        "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\n"
+        "model name\t: Xeon\nflags\t\t: fpu hypervisor\n\nprocessor\t: 1\nmodel\t: 1\n"
+    )
+    folder = tmp_path / "sys/devices/system/cpu/cpu0/cache/index2"
+    folder.mkdir(parents=True)
+    said = {"type": "Unified", "level": "2", "size": "2048K", "ways_of_associativity": "16"}
+    for key, value in (said | {"coherency_line_size": "64", "shared_cpu_list": "0-1,8"}).items():
+        (folder / key).write_text(value + "\n")
+    found = here(tmp_path)
+    assert (found.preset, found.exact, found.guest) == ("intel-sapphire-rapids", True, True)
+    assert found.caches == {2: (2 << 20, 16, 64, 3)}
+
+
+def test_real_loops_on_this_machine():
+    """A chase far beyond every TLB takes longer than one within a page; nothing is said of how long."""
+    with memory("4K", 1 << 28) as target:
+        near = time_chase(target, Chase(pages=16, stride=64))
+        far = time_chase(target, Chase(pages=4096, stride=1 << 16))
+        chains = time_chase(target, Chase(pages=16, stride=64, chains=4))
+    assert 0 < near < far
+    assert chains > 0
+
+
+def test_toml_is_read_back():
+    content = {"a": 1, "b": 'x"\\\n', "c": {"d e": [1, 2], "f": {"g": True}}, "h": [{"i": 0.5}, {"i": 1}]}
+    assert tomllib.loads(toml(content)) == content
