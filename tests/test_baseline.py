@@ -66,19 +66,18 @@ def test_an_optimisation_passes(file, monkeypatch):
 
 
 def test_another_replacement_rule_does_not(file, content, monkeypatch):
-    """What is called LRU behaves as FIFO: figures move, and are named with old and new value."""
-    first, second, *others = assoc.POLICIES
-    assert (first, second) == ("lru", "fifo")
-    monkeypatch.setattr(assoc, "POLICIES", (second, first, *others))
+    """What is called tree-PLRU, Skylake's L1, behaves as NRU: figures move, and both values are named."""
+    names = list(assoc.POLICIES)
+    tree, nru = names.index("tree-plru"), names.index("nru")
+    names[tree], names[nru] = names[nru], names[tree]
+    monkeypatch.setattr(assoc, "POLICIES", tuple(names))
     code, output = run(file)
     assert code == 1
-    old = json.loads(content)["figures"]["hash probes, textbook-setassoc, base"]["stlb_misses"]
-    line = next(
-        line
-        for line in output.splitlines()
-        if line.startswith("hash probes, textbook-setassoc, base: stlb_m")
-    )
-    assert f" stlb_misses {old:,} -> " in line
+    point = "hash probes, intel-skylake-sp, base"
+    old = json.loads(content)["figures"][point]["l1_dtlb_misses"]
+    line = next(line for line in output.splitlines() if line.startswith(f"{point}: l1_dtlb_m"))
+    assert f" l1_dtlb_misses {old:,} -> " in line
+    assert "textbook" not in output
     assert "accesses" not in output
     assert file.read_bytes() == content
 
