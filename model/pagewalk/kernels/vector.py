@@ -42,6 +42,12 @@ def changes(stream: Any, first: Any) -> Any:
     return np.uint64(sum(1 << i for i in range(RUN) if part[i] != part[i + 1]))
 
 
+def same_page(address: Any, first: Any) -> bool:
+    """Whether ``address[first:first + RUN]``, of int64, lie in one 4 KiB page."""
+    part = address[first : first + RUN] >> 12
+    return bool((part == part[0]).all())
+
+
 def lowest(mask: Any) -> int:
     """Position of the lowest bit that is set; `mask` is not 0."""
     return (int(mask) & -int(mask)).bit_length() - 1
@@ -162,6 +168,30 @@ def _vector_changes(typing: Any, stream: Any, first: Any) -> Any:
 def _changes(stream: Any, first: Any) -> Callable[..., Any]:
     def form(stream: Any, first: Any) -> Any:
         return _vector_changes(stream, first)  # type: ignore[call-arg]
+
+    return form
+
+
+@intrinsic
+def _in_one_page(typing: Any, address: Any, first: Any) -> Any:
+    kind = ir.VectorType(_I64, RUN)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        here = builder.load(_vector_at(context, builder, address, args[0], args[1], kind), align=8)
+        alone = _shuffle(builder, here, here, [0] * RUN)
+        reduce = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_I64, [kind]), f"llvm.vector.reduce.or.v{RUN}i64"
+        )
+        differing = builder.call(reduce, [builder.xor(here, alone)])
+        return builder.icmp_unsigned("<", differing, _I64(1 << 12))
+
+    return types.boolean(address, types.int64), code
+
+
+@overload(same_page)
+def _same_page(address: Any, first: Any) -> Callable[..., Any]:
+    def form(address: Any, first: Any) -> Any:
+        return _in_one_page(address, first)  # type: ignore[call-arg]
 
     return form
 
