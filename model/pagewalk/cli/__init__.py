@@ -18,6 +18,7 @@ COMMANDS = {
     "replay": ("pagewalk.cli.replays", "replay a trace over mappings and machines"),
     "explain": ("pagewalk.cli.explain", "one access, step by step"),
     "curve": ("pagewalk.cli.curve", "misses for every TLB size at once"),
+    "sweep": ("pagewalk.cli.sweep", "a grid of machines, mappings and traces; resumable"),
     "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),
     "validate": ("pagewalk.cli.validate", "measured results beside the model's predictions"),
     "calibrate": ("pagewalk.cli.calibrate", "measure this machine and write a machine file"),

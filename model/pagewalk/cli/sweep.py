@@ -1,0 +1,46 @@
+"""sweep: a grid of cells, resumable, here or on a cluster."""
+
+import importlib
+from concurrent.futures import Executor
+from pathlib import Path
+
+import click
+
+from pagewalk.cli.progress import progress
+from pagewalk.errors import BadInput
+
+
+@click.command()
+@click.argument("grid", metavar="SWEEP.toml", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the rows; out/NAME unless named.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, like tcp://host:8786.")
+def sweep(grid: Path, out: Path | None, scheduler: str | None) -> None:
+    """Replay every cell of the grid in SWEEP.toml; what an earlier run finished is not done again."""
+    from pagewalk.study.sweep import cells, read
+    from pagewalk.study.sweep import sweep as run
+
+    wanted = read(grid)
+    folder = out or Path("out") / grid.stem
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(folder, "is not a folder", "name another with --out")
+    with progress("cells", sum(1 for _ in cells(wanted))) as advance:
+        rows = run(wanted, folder, _cluster(scheduler) if scheduler else None, advance)
+    failed = sum("error" in row for row in rows)
+    click.echo(f"{len(rows):,} cells, {failed:,} of them no possible machine; cells.csv is in {folder}/")
+
+
+def _cluster(address: str) -> Executor:
+    try:
+        distributed = importlib.import_module("distributed")
+    except ImportError as error:
+        mend = "pip install 'pagewalk[cluster]'"
+        raise BadInput(
+            "--scheduler", "needs the package distributed, which is not installed", mend
+        ) from error
+    try:
+        executor: Executor = distributed.Client(address, timeout="10s").get_executor()
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(
+            f"--scheduler {address}", "no Dask scheduler answers there", "start one first"
+        ) from error
+    return executor
