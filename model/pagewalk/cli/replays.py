@@ -31,10 +31,7 @@ def _replayed(
     from pagewalk.study.replays import replays, result
 
     loaded = [load(name) for name in machines]
-    from pagewalk.kernels import _jit
-
-    if not _jit.WARM:
-        print("compiling kernels (once)", file=sys.stderr)
+    _say_if_compiling()
     total = opened.trace.accesses * len(loaded) * len(mappings)
     with progress("replaying", total) as advance:
         found = replays(opened, loaded, mappings, fetches=fetches, cache_mode=cache_mode, progress=advance)
@@ -43,11 +40,22 @@ def _replayed(
 
 def _played(scenario: Scenario) -> Result:
     from pagewalk.hardware.load import load
-    from pagewalk.study.play.result import played
+    from pagewalk.study.play.result import lives_of, played
 
-    print(f"playing {len(scenario.kernel)} kernels", file=sys.stderr)
     machines = [load(name) for name in scenario.machines]
-    return played(scenario, machines, shlex.join(["pagewalk", *sys.argv[1:]]))
+    lives = lives_of(scenario, machines)
+    _say_if_compiling()
+    records = {(name, arch): one.trace.accesses for (name, arch), one in lives.items()}
+    total = sum(records[table.name, m.geometry] for m in machines for table in scenario.kernel)
+    with progress("replaying", total) as advance:
+        return played(scenario, machines, lives, shlex.join(["pagewalk", *sys.argv[1:]]), advance)
+
+
+def _say_if_compiling() -> None:
+    from pagewalk.kernels import _jit
+
+    if not _jit.WARM:
+        print("compiling kernels (once)", file=sys.stderr)
 
 
 def _answer(found: Result, json_file: str | None) -> None:

@@ -19,13 +19,13 @@ COLUMNS = (
     ("merged", ("merge",)),
     ("full\nflushes", ("flush-all",)),
     ("ranged\nflushes", ("flush-range",)),
-    ("attribute\ncalls", ("attribute_calls",)),
+    ("attr.\ncalls", ("attribute_calls",)),
     ("failures", ("failure",)),
     ("huge\nfallbacks", ("huge_fallbacks",)),
-    ("freed\nread-only", ("left_read_only",)),
-    ("freed\nabsent", ("left_absent",)),
+    ("freed\nwrong", ("left_read_only", "left_absent")),
 )
-"""Columns of the table after the first two, each the sum of counts; one that is 0 everywhere is left out."""
+"""Columns of the table after the first two, each the sum of counts; one that is 0 everywhere is left out.
+Freed wrong: frames that went back to the allocator while the direct map had them read-only or not at all."""
 
 COLOURS = ("#1f5f9e", "#d9772b", "#2e8b57", "#8e4a9e", "#b8860b", "#77777c", "#c0392b")
 """Of lines that are neither base nor huge, told apart in grey print by their names at the right end."""
@@ -59,7 +59,7 @@ def show_life(result: Result, console: Console | None = None) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
     table.add_column("kernel", overflow="fold", min_width=8)
     costs = ["flush\ncycles"] if any(flushed) else []
-    for name in ["direct map by\nbase pages", *(name for name, _ in shown), *costs]:
+    for name in ["direct map\nin base\npages", *(name for name, _ in shown), *costs]:
         table.add_column(name, justify="right", no_wrap=True)
     for life, cycles in zip(lives, flushed, strict=True):
         cells = [words.difference(0, growth_kb(life) << 10)]
@@ -122,7 +122,7 @@ def along_events(result: Result) -> Figure:
         for axes, (name, series) in zip(rows, panels, strict=True):
             _lines(axes, lives, series)
             axes.set_ylabel(name)
-            axes.set_xlim(0, len(lives[0].events) - 1)
+            axes.set_xlim(0, len(lives[0].events))
         axes.set_xlabel("events since the kernel began to boot")
         axes.xaxis.set_major_formatter("{x:,.0f}")
     return figure
@@ -140,7 +140,7 @@ def _lines(axes: Axes, lives: Sequence[KernelLife], series: Sequence[Sequence[fl
         colour = COLOURS[lives.index(group[0]) % len(COLOURS)]
         if len(shared) > 1 and style.hue(group[0].name) != style.hue(""):
             colour = style.hue(group[0].name)
-        axes.step(range(len(values)), values, where="post", color=colour, linewidth=1.6)
+        axes.step(range(len(values) + 1), [*values, values[-1]], where="post", color=colour, linewidth=1.6)
         height = max(values[-1] / (1.05 * top), lowest)
         lowest = height + 0.13
         axes.text(1.008, height, words.shorten(names, 30), transform=axes.transAxes, color=colour,

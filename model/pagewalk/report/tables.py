@@ -26,6 +26,11 @@ NARROWEST = 64
 DETAILED = 2
 """Machines up to which each gets its own tables; more share one table."""
 
+SIDE_BY_SIDE = 4
+"""Mappings up to which each has a column; more have a row each, with fewer figures."""
+
+MANY_SHOW = ("walk cycles", "exposed cycles", "L1 DTLB misses", "page walks", "page tables", "rounding waste")
+
 _COLOURS = {"base": "yellow", "pmd": "cyan"}
 
 
@@ -108,6 +113,8 @@ def _table(first: str, *columns: str) -> Table:
 
 
 def _measures(machine: str, replays: Sequence[Replay], pair: Comparison | None) -> Table:
+    if len(replays) > SIDE_BY_SIDE:
+        return _many(machine, replays)
     table = _table(
         f"{machine}, per 1000 accesses",
         *(replay.mapping for replay in replays),
@@ -122,6 +129,23 @@ def _measures(machine: str, replays: Sequence[Replay], pair: Comparison | None) 
             cells.append(words.difference(*ends) if in_bytes else words.relative(*ends))
         per_walk = measure.unit == "per walk"
         table.add_row(f"{measure.name} {measure.unit}" if per_walk else measure.name, *cells)
+    return table
+
+
+def _many(machine: str, replays: Sequence[Replay]) -> Table:
+    """A row for each mapping, where so many would not fit side by side."""
+    shown = [m for m in measures(replays) if m.name in MANY_SHOW and m.unit != "per walk"]
+    table = _table(f"{machine}, per 1000 accesses", *(measure.name.replace(" ", "\n") for measure in shown))
+    for row, replay in enumerate(replays):
+        table.add_row(
+            replay.mapping,
+            *(
+                words.size(m.values[row])
+                if m.unit == "bytes"
+                else words.number(m.values[row], words.decimals(m.values))
+                for m in shown
+            ),
+        )
     return table
 
 

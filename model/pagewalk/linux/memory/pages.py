@@ -106,8 +106,9 @@ def take_pages(
             raise BadInput(f"pages {name!r}", what, "take less, or give more memory")
         heads.append(head)
     frames = (np.array(heads, np.int64)[:, None] + np.arange(1 << order)).ravel()
-    for head in heads:
-        kernel.memory.split(head)
+    if order:
+        for head in heads:
+            kernel.memory.split(head)
     blocks[name] = Block(caller or name, size_bytes, frames)
 
 

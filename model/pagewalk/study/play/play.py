@@ -96,7 +96,11 @@ def play(name: str, table: KernelTable, arch: str, steps: list[Step], where: obj
     BadInput
         An event that cannot be, or nothing is accessed.
     """
-    kernel = start(table, table.arch or arch)
+    try:
+        kernel = start(table, table.arch or arch)
+    except BadInput as error:
+        there = f"{where}: kernel {table.name}"
+        raise BadInput(there, f"{error.where}: {error.what}", error.mend) from None
     life, pages = born(table, kernel), _Pages()
     parts: list[_Part] = []
     happened: list[tuple[int, Happening]] = []

@@ -14,31 +14,19 @@ from pagewalk.study.replays import Subject, assumed, result
 from pagewalk.study.scenario import Scenario
 
 
-def played(
-    scenario: Scenario,
-    machines: Sequence[Machine],
-    command: str = "",
-    progress: Callable[[int], None] | None = None,
-) -> Result:
-    """Let every kernel of a scenario live through its events, and replay the accesses on every machine.
+Lives = dict[tuple[str, str], Played]
+"""What became of each kernel (by its name) on each page-table geometry."""
 
-    Parameters
-    ----------
-    scenario : Scenario
-        One with kernels and events.
-    machines : sequence of Machine
-    command : str
-        For the provenance.
-    progress : callable, optional
-        Called with the number of records replayed since the last call.
+
+def lives_of(scenario: Scenario, machines: Sequence[Machine]) -> Lives:
+    """Let every kernel of a scenario live through its events, once for each geometry that the machines have.
 
     Raises
     ------
     BadInput
         An event that cannot be; a kernel of another architecture than the machine.
     """
-    lives: dict[tuple[str, str], Played] = {}
-    found = []
+    lives: Lives = {}
     for machine in machines:
         for table in scenario.kernel:
             arch = table.arch or machine.geometry
@@ -47,7 +35,34 @@ def played(
                 raise BadInput(f"{scenario.file}: kernel {table.name}", what, "name another machine or arch")
             if (table.name, arch) not in lives:
                 lives[table.name, arch] = play(scenario.name, table, arch, scenario.event, scenario.file)
-            one = lives[table.name, arch]
+    return lives
+
+
+def played(
+    scenario: Scenario,
+    machines: Sequence[Machine],
+    lives: Lives,
+    command: str = "",
+    progress: Callable[[int], None] | None = None,
+) -> Result:
+    """Replay what the kernels' lives had accessed on every machine.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        One with kernels and events.
+    machines : sequence of Machine
+    lives : dict
+        As `lives_of` gives them for this scenario and these machines.
+    command : str
+        For the provenance.
+    progress : callable, optional
+        Called with the number of records replayed since the last call.
+    """
+    found = []
+    for machine in machines:
+        for table in scenario.kernel:
+            one = lives[table.name, machine.geometry]
             cell = replay(one.trace, one.mapping, machine, cache_mode=scenario.cache_mode)
             found.append(msgspec.structs.replace(cell, notes=[*cell.notes, *assumed(machine)]))
             if progress is not None:
