@@ -1,19 +1,29 @@
 """validate."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pagewalk.cli.progress import progress
+from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
+
+if TYPE_CHECKING:
+    from pagewalk.study.validation.case import Case
 
 
 @click.command()
 @click.argument("cases", nargs=-1, metavar="[CASE.toml]...")
 @click.option("--list", "list_", is_flag=True, help="List the cases that come with pagewalk.")
+@click.option(
+    "--bands", is_flag=True, help="How far assumed figures move the predictions of the named cases."
+)
 @click.option("--json", "json_file", metavar="FILE", help="Write as JSON; - is standard output.")
-def validate(cases: tuple[str, ...], list_: bool, json_file: str | None) -> None:
+def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | None) -> None:
     """Set measured results beside the model's predictions: the packaged cases, or the named ones.
 
     A CASE is the name of a packaged case or a TOML file (docs/cases.md).
@@ -24,7 +34,12 @@ def validate(cases: tuple[str, ...], list_: bool, json_file: str | None) -> None
         for name in packaged():
             click.echo(f"{name:34} {read(name).title}")
         return
+    if bands and not cases:
+        raise BadInput("--bands", "takes some seconds to minutes a case", "name the cases")
     chosen = [read(name) for name in cases or packaged()]
+    if bands:
+        _bands(chosen, json_file)
+        return
     from pagewalk.study.validation.validate import encode
     from pagewalk.study.validation.validate import validate as run
 
@@ -38,3 +53,20 @@ def validate(cases: tuple[str, ...], list_: bool, json_file: str | None) -> None
     from pagewalk.report.validation import show
 
     show(found, every_row=bool(cases))
+
+
+def _bands(cases: list[Case], json_file: str | None) -> None:
+    import msgspec
+
+    from pagewalk.report.validation import show_bands
+    from pagewalk.study.validation.sensitivity import Bands, bands, tried
+
+    with progress("varying assumed figures", sum(map(tried, cases))) as advance:
+        found = Bands(bands=[band for case in cases for band in bands(case, advance)])
+    encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+    if json_file == "-":
+        sys.stdout.buffer.write(encoded)
+        return
+    if json_file:
+        write_whole(Path(json_file), encoded)
+    show_bands(found)

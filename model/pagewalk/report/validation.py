@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pagewalk.report.style import INK, QUIET, bare, canvas, hue
+from pagewalk.study.validation.sensitivity import SAMPLES, Band, Bands
 from pagewalk.study.validation.validate import Outcome, Row, Validation
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
     from rich.table import Table
+
+MOVERS = 4
+"""Figures shown for each band."""
 
 DETAILED_ROWS = 6
 """Values of a case up to which each is shown; more are summed up, unless the case was asked for by name."""
@@ -67,6 +71,32 @@ def summary(validation: Validation) -> str:
     return text + "."
 
 
+def show_bands(found: Bands, console: Console | None = None) -> None:
+    """Print each prediction with its band, and the figures that move it most."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("case, quantity, what moves it most", overflow="fold")
+    for name in ("measured", "predicted", "band"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for band in found.bands:
+        table.add_row(
+            Text.assemble((band.case, "bold"), f"\n{label(band)}"),
+            number(band.measured),
+            number(band.predicted),
+            f"{number(band.low)} to {number(band.high)}",
+        )
+        for m in band.movers[:MOVERS]:
+            ends = f"{number(m.at_least)} to {number(m.at_greatest)}"
+            table.add_row(Text(f"  {m.name} {m.least} to {m.greatest}", style="dim"), "", "", ends)
+    console = console or Console()
+    console.print(table)
+    console.print(f"Bands: {SAMPLES} machines, all assumed figures varied together within limits of ours.")
+
+
 def _table(cases: Iterable[Outcome], every_row: bool) -> Table:
     from rich import box
     from rich.table import Table
@@ -103,10 +133,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:.4g}"
 
 
-def label(row: Row) -> str:
+def label(row: Row | Band) -> str:
     """What was measured, and where."""
     text = row.quantity.replace("_", " ")
-    if row.per == "run":
+    if isinstance(row, Row) and row.per == "run":
         text += " of the run"
     if row.at:
         text += ", " + ", ".join(f"{key} {value}" for key, value in row.at.items())

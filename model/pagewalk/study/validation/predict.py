@@ -45,13 +45,15 @@ class Prediction(NamedTuple):
     """Replayed and measured."""
 
 
-def predict(pattern: Chase | Updates | Recording, machine: Machine) -> Prediction:
+def predict(pattern: Chase | Updates | Recording, machine: Machine, repeats: int = REPEATS) -> Prediction:
     """Replay a pattern on a machine and work out what an access costs.
 
     Parameters
     ----------
     pattern : Chase, Updates or Recording
     machine : Machine
+    repeats : int
+        Stretches of a run that is too long to be replayed whole; one gives no sampling error.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def predict(pattern: Chase | Updates | Recording, machine: Machine) -> Predictio
         figures = _figures(_measured(program, pattern, machine), machine, pattern.leaf, pattern.chains)
         return Prediction(figures, {}, len(program.page) - program.warm)
     if isinstance(pattern, Updates):
-        return _sampled(pattern, machine)
+        return _sampled(pattern, machine, repeats)
     return _recorded(pattern, machine)
 
 
@@ -179,19 +181,19 @@ def _look_up_cycles(machine: Machine, leaf: str) -> int:
     )
 
 
-def _sampled(pattern: Updates, machine: Machine) -> Prediction:
+def _sampled(pattern: Updates, machine: Machine, repeats: int) -> Prediction:
     """Stretches of a run at full size, each warmed up, with their mean and its standard error."""
     lines = max((cache.size_bytes // cache.line_bytes for cache in machine.cache), default=0)
     runs = []
-    for seed in range(1, REPEATS + 1):
+    for seed in range(1, repeats + 1):
         program = updates(pattern, max(lines, LEAST_WARM), seed)
         runs.append(_figures(_measured(program, pattern, machine), machine, pattern.leaf, pattern.chains))
-    mean = {name: sum(run[name] for run in runs) / REPEATS for name in runs[0]}
+    mean = {name: sum(run[name] for run in runs) / repeats for name in runs[0]}
     error = {
-        name: (sum((run[name] - mean[name]) ** 2 for run in runs) / (REPEATS - 1) / REPEATS) ** 0.5
+        name: (sum((run[name] - mean[name]) ** 2 for run in runs) / max(repeats - 1, 1) / repeats) ** 0.5
         for name in mean
     }
-    return Prediction(mean, error, REPEATS * (len(program.page) - program.warm))
+    return Prediction(mean, error if repeats > 1 else {}, repeats * (len(program.page) - program.warm))
 
 
 def _recorded(pattern: Recording, machine: Machine) -> Prediction:
