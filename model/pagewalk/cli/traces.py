@@ -1,4 +1,4 @@
-"""trace info, formats, convert, synth."""
+"""trace info, formats, convert, synth; and the group of all trace commands."""
 
 import re
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pagewalk.cli.progress import progress
+from pagewalk.cli.recording import record
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.trace.synth.kinds import KINDS
@@ -22,7 +23,8 @@ def trace() -> None:
     """
 
 
-def _announce_compiling() -> None:
+def announce_compiling() -> None:
+    """Say so when kernels are going to be compiled."""
     from pagewalk.kernels import _jit
 
     if not _jit.WARM:
@@ -46,7 +48,7 @@ def info(trace: str, format_: str, json_file: str | None) -> None:
     from pagewalk.report.traces import information, show
     from pagewalk.trace.open import open_trace
 
-    _announce_compiling()
+    announce_compiling()
     opened = open_trace(trace, format_)
     folder = opened.origin
     layout = read_layout(folder) if folder is not None and folder.is_dir() else None
@@ -83,13 +85,13 @@ def convert(trace: str, out: Path, format_: str, records: str | None, plain: boo
     from pagewalk.trace.trace import cut
 
     new_target(out)
-    _announce_compiling()
+    announce_compiling()
     if Path(trace).is_file() and records is None and not plain:
         raw = open_raw(Path(trace), format_)
         with progress("writing", None) as advance:
             source = f"{Path(trace).name}, sha256 {raw.digest()}"
             write_stream(raw.read(1 << 20), out, source=source, about=raw.about, progress=advance)
-        _written(out)
+        written(out)
         return
     opened = open_trace(trace, format_)
     source = f"{opened.name}, sha256 {opened.digest()}"
@@ -101,7 +103,7 @@ def convert(trace: str, out: Path, format_: str, records: str | None, plain: boo
         source = f"records {records} of {source}"
     with progress("writing", opened.accesses) as advance:
         write_trace(opened, out, compress=not plain, source=source, progress=advance)
-    _written(out)
+    written(out)
 
 
 @trace.group(no_args_is_help=False)
@@ -118,11 +120,11 @@ def _synth_command(name: str) -> click.Command:
 
         new_target(out)
         kind = make(name, {key: value for key, value in given.items() if value})
-        _announce_compiling()
+        announce_compiling()
         raw = generated(kind)
         with progress("making", kind.accesses) as advance:
             write_stream(raw.read(1 << 20), out, about=raw.about, progress=advance)
-        _written(out)
+        written(out)
 
     options = [
         click.Option(
@@ -150,10 +152,12 @@ def _default(name: str, field: str) -> str:
     return str(value)
 
 
+trace.add_command(record)
 for _name in KINDS:
     synth.add_command(_synth_command(_name))
 
 
-def _written(out: Path) -> None:
+def written(out: Path) -> None:
+    """Say what was written, and what to do next."""
     size = sum(file.stat().st_size for file in out.iterdir())
     click.echo(f"{out}: {size:,} bytes\nNext: pagewalk trace info {out}", err=True)

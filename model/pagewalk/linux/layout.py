@@ -105,8 +105,12 @@ class Layout:
     notes: tuple[str, ...] = ()
 
     def payload_bytes(self, area: Area) -> int:
-        """Size of an area without its guard page (one base page, see the reference's section 3.5)."""
-        return max(area.size_bytes - (1 << self.geometry.base_shift), 0)
+        """Size of an area without its guard page (one base page, see the reference's section 3.5).
+
+        Areas in the lower half are user memory, which has none.
+        """
+        guard = 1 << self.geometry.base_shift if area.start >= 1 << 63 else 0
+        return max(area.size_bytes - guard, 0)
 
     def in_vmalloc_space(self, area: Area) -> bool:
         """Whether the area lies in the vmalloc space (modules and BPF programs may lie elsewhere)."""

@@ -15,6 +15,7 @@ from pagewalk.linux.geometry import GEOMETRIES, Geometry
 from pagewalk.linux.layout import Area, Layout
 from pagewalk.linux.placement import Placement, place, place_elsewhere, table_bytes
 from pagewalk.linux.regions import name_ranges, owners
+from pagewalk.linux.user import is_user, user_shifts
 
 CHOSEN = (
     "frames that no recording tells are chosen by pagewalk: scattered, one block for each leaf, "
@@ -38,7 +39,8 @@ class Region:
         Who allocated it (``alloc_large_system_hash``), or "" where nobody did.
     kind : str
         Of areas: vmalloc, stack, percpu, ioremap, vmap, user, dma-coherent; modules for all outside the
-        vmalloc space; freed for those that wait for a purge. Of other ranges: their name.
+        vmalloc space; freed for those that wait for a purge; anonymous or file for user memory. Of other
+        ranges: their name.
     size_bytes : int
         Payload, without the guard page; 0 where the range is unbounded.
     leaf : str
@@ -216,6 +218,9 @@ def _map_layout(
         first, last = layout.geometry.vmalloc_start >> 12, layout.geometry.vmalloc_end >> 12
         leaf_shift[(first <= recorded_page) & (recorded_page < last)] = geometry.base_shift
 
+    user = user_shifts(layout, name, geometry, owner, recorded_page)
+    leaf_shift = np.where(user > 0, user, leaf_shift)
+
     keeps_frame = was.framed & (leaf_shift == was.shift)
     if not at_home:
         keeps_frame |= was.framed & ~owned & (was.contiguous_shift >= leaf_shift)
@@ -266,8 +271,19 @@ def _regions(
     geometry: Geometry,
 ) -> tuple[NDArray[np.int32], tuple[Region, ...]]:
     """One region for each area, and one for each named range that holds other pages."""
+
+    def leaf_of(mine: NDArray[np.bool_]) -> str:
+        sizes = [leaf.name for leaf in geometry.leaves if (leaf_shift[mine] == leaf.shift).any()]
+        return sizes[0] if len(sizes) == 1 else "mixed"
+
     regions = []
     for number, area in enumerate(layout.areas):
+        if is_user(area):
+            mine = owner == number
+            leaf = leaf_of(mine) if mine.any() else ""
+            size = layout.payload_bytes(area)
+            regions.append(Region(f"user {area.start:#x}", area.caller, area.kind, size, leaf))
+            continue
         in_space = layout.in_vmalloc_space(area)
         regions.append(
             Region(
@@ -285,8 +301,7 @@ def _regions(
         mine = (owner < 0) & (ranges == number)
         if mine.any():
             region[mine] = len(regions)
-            sizes = [leaf.name for leaf in geometry.leaves if (leaf_shift[mine] == leaf.shift).any()]
-            regions.append(Region(name, kind=name, leaf=sizes[0] if len(sizes) == 1 else "mixed"))
+            regions.append(Region(name, kind=name, leaf=leaf_of(mine)))
     return region, tuple(regions)
 
 

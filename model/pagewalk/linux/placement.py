@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import Geometry
 from pagewalk.linux.layout import Area, Layout
+from pagewalk.linux.user import is_user
 
 MAPPINGS = ("base", "pmd", "recorded")
 """Named mappings of a layout under the geometry it was recorded with."""
@@ -161,10 +162,13 @@ def place_elsewhere(layout: Layout, name: str, geometry: Geometry) -> Placement:
 def _placed(
     layout: Layout, geometry: Geometry, leaf: list[str], start: list[int], notes: tuple[str, ...] = ()
 ) -> Placement:
-    """Round each area's payload up to its leaf. What has no kind is lazily freed: nothing is mapped there."""
+    """Round each area's payload up to its leaf. What has no kind is lazily freed: nothing is mapped there.
+
+    Of user memory nobody knows how much is mapped; what is touched counts page by page.
+    """
     mapped_leaf, mapped_pages, waste = [], [], []
     for area, given in zip(layout.areas, leaf, strict=True):
-        name = (given or area.leaf or "base") if area.kind else ""
+        name = (given or area.leaf or "base") if area.kind and not is_user(area) else ""
         payload = layout.payload_bytes(area) if name else 0
         size = _round_up(payload, 1 << geometry.leaf(name).shift) if name else 0
         mapped_leaf.append(name)

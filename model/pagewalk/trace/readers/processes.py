@@ -1,7 +1,5 @@
 """From process ids to address spaces, and the switches between them."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +16,15 @@ class Processes:
 
     Addresses in the upper half belong to the kernel, which all share: space 0. An id of -1 is one process
     whose id is not known.
+
+    Parameters
+    ----------
+    where : object
+        What is read, for people.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, where: object) -> None:
+        self._where = where
         self._numbers: dict[int, int] = {}
         self._running: dict[int, int] = {}
 
@@ -37,7 +40,7 @@ class Processes:
         for each in ids[np.argsort(first)].tolist():
             self._numbers.setdefault(each, len(self._numbers) + 1)
         if len(self._numbers) >= MOST:
-            raise BadInput(self._path, f"{MOST} processes", "cut the file")
+            raise BadInput(self._where, f"{MOST} processes", "cut the file")
         space = np.array([self._numbers[each] for each in ids.tolist()], np.uint16)[which]
         space[chunk.address >> np.uint64(63) != 0] = 0
         return chunk._replace(space=space)

@@ -11,7 +11,7 @@ from pagewalk.errors import BadInput
 from pagewalk.trace.encode import Raw, RawChunk, pieces
 from pagewalk.trace.readers import packed
 from pagewalk.trace.readers.processes import Processes
-from pagewalk.trace.readers.text import Form, Parser, parsed
+from pagewalk.trace.readers.text import Form, Parser, parsed_file
 from pagewalk.trace.trace import FETCH, STORE
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ def read_csv(path: Path) -> Raw:
         mend="a row is address[,kind[,size[,cpu[,process]]]]; see docs/formats.md",
     )
     columns = ["flags", "cpu"] if form.cpu else ["flags"]
-    return packed.raw(
-        path, lambda size: _switching(path, form, parsed(path, form, size, form.parser())), *columns
-    )
+    return packed.raw(path, lambda size: _switching(path, form, parsed_file(path, form, size)), *columns)
 
 
 def _csv_parser(names: list[str], separator: str, header_bytes: int) -> Parser:

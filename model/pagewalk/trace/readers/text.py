@@ -1,7 +1,7 @@
 """Text formats: lackey, pinatrace, DynamoRIO's view tool, gem5, perf script, trace-cmd report."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ NEWLINE = 10
 
 Parser = Callable[[NDArray[np.uint8], int, Any], tuple[int, int]]
 """``parser(text, end, accesses)``: as the kernels of `pagewalk.kernels.parse`."""
+
+Place = Callable[[int], str]
 
 
 class Form(NamedTuple):
@@ -125,27 +127,32 @@ def read(form: Form) -> Callable[[Path], Raw]:
 
     def raw(path: Path) -> Raw:
         columns = ["flags", "cpu"] if form.cpu else ["flags"]
-        return packed.raw(path, lambda size: _chunks(path, form, size), *columns)
+        return packed.raw(path, lambda size: parsed_file(path, form, size), *columns)
 
     return raw
 
 
-def texts(path: Path, complete: bool) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
+def texts(
+    blocks: Iterable[bytes], complete: bool, place: Place
+) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
     """Yield whole lines: the text, where it ends (line ends follow), and where it begins in the content.
 
     The array is the same each time, and overwritten.
 
     Parameters
     ----------
-    path : Path
+    blocks : iterable of bytes
+        The content; at most `packed.BLOCK` bytes in each.
     complete : bool
         Whether a last line without a line end counts as whole.
+    place : callable
+        Words for the place of a byte.
     """
     from pagewalk.kernels.parse.text import PADDING
 
     text = np.empty(LONGEST_LINE + packed.BLOCK + PADDING, np.uint8)
     rest, start = b"", 0
-    for block in packed.blocks(path):
+    for block in blocks:
         cut = block.rfind(b"\n") + 1
         if cut:
             end = len(rest) + cut
@@ -157,32 +164,21 @@ def texts(path: Path, complete: bool) -> Iterator[tuple[NDArray[np.uint8], int, 
         else:
             rest += block
         if len(rest) > LONGEST_LINE:
-            raise BadInput(_place(path, start), "has no end", "is it text at all?")
+            raise BadInput(place(start), "has no end", "is it text at all?")
     if rest:
         if not complete:
-            raise BadInput(_place(path, start), "ends within a line", "copy or record it again")
+            raise BadInput(place(start), "ends within a line", "copy or record it again")
         text[: len(rest)] = np.frombuffer(rest, np.uint8)
         text[len(rest) : len(rest) + 1 + PADDING] = NEWLINE
         yield text, len(rest) + 1, start
 
 
-def _place(path: Path, byte: int) -> str:
-    """The line of a byte of the content."""
-    line, done = 1, 0
-    for block in packed.blocks(path):
-        line += block[: byte - done].count(b"\n")
-        done += len(block)
-        if done >= byte:
-            break
-    return f"{path}: line {line}"
-
-
-def parsed(path: Path, form: Form, size: int, parse: Parser) -> Iterator[RawChunk]:
-    """Yield the accesses of a text in chunks of at most `size`."""
+def parsed(blocks: Iterable[bytes], form: Form, size: int, parse: Parser, place: Place) -> Iterator[RawChunk]:
+    """Yield the accesses of a text in chunks of at most `size`; `place` names the place of a byte."""
     from pagewalk.kernels.parse.text import Accesses
 
-    processes, accesses = Processes(path), 0
-    for text, end, start in texts(path, form.complete):
+    processes, accesses, done = Processes(place(0)), 0, 0
+    for text, end, start in texts(blocks, form.complete, place):
         room = end // 2 + 1
         out = Accesses(
             np.empty(room, np.int64),
@@ -193,22 +189,32 @@ def parsed(path: Path, form: Form, size: int, parse: Parser) -> Iterator[RawChun
         count, wrong = parse(text, end, out)
         if wrong >= 0:
             seen = bytes(text[wrong : wrong + 40]).split(b"\n")[0].decode("ascii", "replace")
-            raise BadInput(_place(path, start + wrong), f"{seen!r} is no access", form.mend)
-        accesses += count
+            raise BadInput(place(start + wrong), f"{seen!r} is no access", form.mend)
+        accesses, done = accesses + count, start + end
         chunk = RawChunk(out.address[:count].view(np.uint64), out.flags[:count])
         if form.cpu:
             cpu = np.maximum(out.cpu[:count], 0)
             if count and cpu.max() > 255:
-                raise BadInput(
-                    path, f"CPU {int(cpu.max())}", "256 CPUs at most can be told apart; cut the file"
-                )
+                told = f"CPU {int(cpu.max())}"
+                raise BadInput(place(done), told, "256 CPUs at most can be told apart; cut the file")
             chunk = chunk._replace(cpu=cpu.astype(np.uint8))
         if form.process:
             chunk = processes.spaced(chunk, out.process[:count])
         yield from pieces(chunk, size)
     if not accesses:
-        raise BadInput(path, "no accesses in it", form.mend)
+        raise BadInput(place(done), "no accesses up to here, where it ends", form.mend)
 
 
-def _chunks(path: Path, form: Form, size: int) -> Iterator[RawChunk]:
-    return parsed(path, form, size, form.parser())
+def parsed_file(path: Path, form: Form, size: int) -> Iterator[RawChunk]:
+    """Yield the accesses of a file."""
+
+    def place(byte: int) -> str:
+        line, done = 1, 0
+        for block in packed.blocks(path):
+            line += block[: byte - done].count(b"\n")
+            done += len(block)
+            if done >= byte:
+                break
+        return f"{path}: line {line}"
+
+    return parsed(packed.blocks(path), form, size, form.parser(), place)

@@ -1,0 +1,141 @@
+"""Run a program under valgrind's lackey, and turn what that says into a trace folder on the fly."""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pagewalk.errors import BadInput
+from pagewalk.trace.encode import RawChunk
+from pagewalk.trace.readers.text import LACKEY, parsed
+from pagewalk.trace.record.memory_map import PMD_SHIFT, MemoryMap, areas
+from pagewalk.trace.store.write import write_stream
+from pagewalk.trace.trace import CHUNK
+
+PIPE_BYTES = 1 << 20
+"""So much may the program be ahead of us; an unprivileged pipe's limit (man 7 pipe)."""
+
+SCAN_SECONDS = 0.2
+"""At least so long between two searches for huge pages; ours."""
+
+VALGRIND = ("--tool=lackey", "--trace-mem=yes", "--trace-children=no", "--child-silent-after-fork=yes")
+
+
+def record(
+    command: Sequence[str],
+    target: Path,
+    records: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Run a command and write what it accesses as a new trace folder.
+
+    The command keeps its standard input, output and error. Its memory map is looked at while it runs, so the
+    folder has a layout: its memory by name, and which of it huge pages mapped under valgrind.
+
+    Parameters
+    ----------
+    command : sequence of str
+        The program and its arguments. Programs that it starts are not recorded.
+    target : Path
+        Must not exist.
+    records : int, optional
+        End the program after so many.
+    progress : callable, optional
+        Called with the number of records written since the last call.
+
+    Returns
+    -------
+    int
+        The command's exit status; 0 if it was ended because of `records`.
+
+    Raises
+    ------
+    BadInput
+        valgrind is missing or says other things than lackey's, or there is no such command. Nothing is left.
+    """
+    valgrind, program = shutil.which("valgrind"), shutil.which(command[0])
+    if valgrind is None:
+        raise BadInput("valgrind", "is not installed", "apt-get install valgrind")
+    if program is None:
+        raise BadInput(command[0], "no such program", "give a path, or a name that PATH leads to")
+    reading, writing = os.pipe()
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    words = [valgrind, *VALGRIND, f"--log-fd={writing}", program, *command[1:]]
+    memory, beside, about = MemoryMap(), dict[str, bytes](), dict[str, object]()
+    with os.fdopen(reading, "rb", buffering=0) as log:
+        try:
+            running = subprocess.Popen(words, pass_fds=(writing,))
+        finally:
+            os.close(writing)
+        try:
+            blocks = _watched(log.fileno(), running, memory)
+            accesses = parsed(blocks, LACKEY, CHUNK, LACKEY.parser(), lambda byte: f"valgrind: byte {byte}")
+            chunks = _until(accesses, records, memory, beside, about)
+            about |= {"workload": shlex.join(command), "kernel": f"Linux {platform.release()}"}
+            source = f"valgrind lackey, {shlex.join(command)}"
+            write_stream(chunks, target, source=source, about=about, beside=beside, progress=progress)
+        except BadInput:
+            if running.wait() == 127:
+                raise BadInput(program, "cannot be run by valgrind", "see its message above") from None
+            raise
+        finally:
+            ended = running.poll()
+            if ended is None:
+                running.terminate()
+            status = running.wait()
+    return 0 if about["ended_early"] else status
+
+
+def _watched(log: int, running: subprocess.Popen[bytes], memory: MemoryMap) -> Iterator[bytes]:
+    """What valgrind says, in blocks; before each, a look at the memory of the program, which waits for us."""
+    last = -SCAN_SECONDS
+    while True:
+        with contextlib.suppress(OSError):
+            memory.look(Path(f"/proc/{running.pid}/maps").read_text("utf-8", "replace"))
+        if time.monotonic() - last >= SCAN_SECONDS:
+            memory.look_for_huge(running.pid)
+            last = time.monotonic()
+        parts, size = [], 0
+        while size < PIPE_BYTES and (part := os.read(log, PIPE_BYTES - size)):
+            parts.append(part)
+            size += len(part)
+        if not size:
+            return
+        yield b"".join(parts)
+
+
+def _until(
+    chunks: Iterator[RawChunk],
+    records: int | None,
+    memory: MemoryMap,
+    beside: MutableMapping[str, bytes],
+    about: MutableMapping[str, object],
+) -> Iterator[RawChunk]:
+    """Pass on the chunks, up to a number of records; then say what memory they touched."""
+    touched: set[int] = set()
+    left = records
+    about["ended_early"] = False
+    for whole in chunks:
+        chunk = whole
+        if left is not None and len(chunk.address) >= left:
+            chunk = RawChunk(chunk.address[:left], None if chunk.flags is None else chunk.flags[:left])
+        block = chunk.address >> np.uint64(PMD_SHIFT)
+        touched.update(np.unique(block[np.append(True, block[1:] != block[:-1])]).tolist())
+        yield chunk
+        if left is not None:
+            left -= len(chunk.address)
+            if left <= 0:
+                about["ended_early"] = True
+                break
+    about["huge_pages_known"] = memory.knows_huge
+    beside["regions.json"] = json.dumps(areas(memory, touched), indent=0).encode()
