@@ -6,15 +6,24 @@ from pathlib import Path
 import click
 import msgspec
 
+from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.hardware.load import NOT_MODELLED, load, names, sources
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--diff", nargs=2, metavar="A B", help="Figures in which two presets or files differ.")
 @click.option("--json", "json_file", metavar="FILE", help="Write as JSON; - is standard output.")
-def machines(name: str | None, json_file: str | None) -> None:
+def machines(name: str | None, diff: tuple[str, str] | None, json_file: str | None) -> None:
     """List the processors we know, or show every figure of NAME (a preset or a TOML file) with its source."""
+    if diff:
+        if name or json_file:
+            raise BadInput("--diff", "stands alone", "give the two machines and nothing else")
+        from pagewalk.report.machines import show_differences
+
+        show_differences(load(diff[0]), load(diff[1]))
+        return
     found = [load(name)] if name else [load(preset) for preset in names()]
     if json_file:
         content = found[0] if name else {"schema": "pagewalk.machines/1", "machines": found}

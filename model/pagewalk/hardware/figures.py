@@ -34,6 +34,37 @@ def figures(table: Described) -> list[Figure]:
     return found
 
 
+class Difference(NamedTuple):
+    """A figure in which two machines differ; "-" where one of them has no such table."""
+
+    table: str
+    figure: str
+    first: str
+    second: str
+
+
+def differences(first: Machine, second: Machine) -> list[Difference]:
+    """Figures in which two machines differ, tables matched by their names."""
+    said = [
+        {
+            (getattr(table, "name", "") if where else "machine") or where: {
+                f.name: f.value for f in figures(table)
+            }
+            for where, table in tables(machine)
+        }
+        for machine in (first, second)
+    ]
+    found = []
+    for table in dict.fromkeys([*said[0], *said[1]]):
+        one, other = (each.get(table, {}) for each in said)
+        found += [
+            Difference(table, name, one.get(name, "-"), other.get(name, "-"))
+            for name in dict.fromkeys([*one, *other])
+            if one.get(name) != other.get(name)
+        ]
+    return found
+
+
 def _absent(table: Described, name: str, value: object) -> bool:
     if isinstance(table, Tlb) and name == "hit_cycles":
         return table.level == 1 and value == 0

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pagewalk.hardware.figures import assumed_share, figures
+from pagewalk.hardware.figures import assumed_share, differences, figures
 from pagewalk.hardware.machine import Machine, Tlb, tables
 
 if TYPE_CHECKING:
@@ -68,6 +68,23 @@ def _arrays(found: Iterable[Tlb]) -> str:
         return shape + (f" {'+'.join(tlb.holds)}" if len(tlb.holds) in (1, 2) else "")
 
     return "\n".join(map(one, found))
+
+
+def show_differences(first: Machine, second: Machine, console: Console | None = None) -> None:
+    """Print the figures in which two machines differ."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("table", "figure", first.id, second.id):
+        table.add_column(head, overflow="fold")
+    found = differences(first, second)
+    for difference in found:
+        table.add_row(*difference)
+    console = _console(console)
+    if found:
+        console.print(table)
+    else:
+        console.print(f"{first.id} and {second.id} differ in no figure.")
 
 
 def show(machine: Machine, sources: Mapping[str, str], console: Console | None = None) -> None:
