@@ -2,11 +2,11 @@
 
     python tools/fd-lookup/run.py MACHINE [CLOCK_GHZ]
 
-MACHINE is a preset or a file of `pagewalk calibrate`; needs cc. A kernel whose table lies in 4K pages pays for
-TLB misses from a few dozen touched pages on, one that maps it with 2M leaves only where the table is larger
-than the TLB's reach of those: the measured line follows one of the two predicted ones. What a system call
-costs by itself is taken from the first row. Opening enough descriptors for 8 MiB of table takes root, or a hard
-limit (ulimit -Hn) of 1,048,576; with less, the table is as large as allowed, and may not be large enough.
+MACHINE is a preset or a file of `pagewalk calibrate`; needs cc. A kernel whose table lies in 4K pages pays
+for TLB misses from a few dozen touched pages on, one that maps it with 2M leaves only where the table is
+larger than the TLB's reach of those: the measured line follows one of the two predicted ones. What a system
+call costs by itself is taken from the first row. Opening enough descriptors for 8 MiB of table takes root, or
+a hard limit (ulimit -Hn) of 1,048,576; with less, the table is as large as allowed, and may be too small.
 """
 
 import resource

@@ -13,7 +13,6 @@ from pagewalk.study.play.play import Played, digest, play
 from pagewalk.study.replays import Subject, assumed, result
 from pagewalk.study.scenario import Scenario
 
-
 Lives = dict[tuple[str, str], Played]
 """What became of each kernel (by its name) on each page-table geometry."""
 
