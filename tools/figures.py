@@ -2,8 +2,9 @@
 
     python tools/figures.py
 
-All come from the packaged kernel trace: the first from the scenario that ``pagewalk run`` runs, the second
-from the same trace on the server presets of x86-64. A table stands between two comment lines that name it.
+The first come from the packaged kernel trace, by the scenario that ``pagewalk run`` runs, the second from the
+same trace on the server presets of x86-64, others from the scenarios they are named after. A table stands
+between two comment lines that name it.
 """
 
 import re
@@ -14,7 +15,9 @@ from pathlib import Path
 from pagewalk.hardware.load import load
 from pagewalk.replay.result import Result
 from pagewalk.report.figures import save_all
+from pagewalk.report.kernel_life import save_life
 from pagewalk.report.tables import text
+from pagewalk.study.play.result import lives_of, played
 from pagewalk.study.replays import replays, result, subject
 from pagewalk.study.scenario import DEFAULT, read
 
@@ -29,6 +32,7 @@ def main() -> None:
     one, many = of_scenario(), of_scenario(PROCESSORS)
     pictures(one, ("misses", "callers", "time", "anatomy"))
     pictures(many, ("machines",))
+    pictures_of_scenarios()
     tables = {"run": text(one), "answer": answer(one), "machines": text(many)}
     for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
         page.write_text(with_tables(page.read_text(), tables))
@@ -40,6 +44,26 @@ def of_scenario(machines: tuple[str, ...] = ()) -> Result:
     opened, loaded = subject(scenario.trace), [load(name) for name in machines or scenario.machines]
     found = replays(opened, loaded, scenario.mappings, cache_mode=scenario.cache_mode)
     return result(opened, loaded, found)
+
+
+def pictures_of_scenarios() -> None:
+    """Write pictures of scenarios with modelled kernels, named after them."""
+    wanted = {
+        "exchange": ["life"],
+        "bpf": ["life", "time"],
+        "modules": ["life"],
+        "architectures": ["machines"],
+    }
+    for name, names in wanted.items():
+        scenario = read(name)
+        loaded = [load(machine) for machine in scenario.machines]
+        found = played(scenario, loaded, lives_of(scenario, loaded))
+        with tempfile.TemporaryDirectory() as folder:
+            save_all(found, Path(folder))
+            save_life(found, Path(folder))
+            for picture in names:
+                target = name if picture == "machines" else f"{name}-{picture}"
+                shutil.copyfile(Path(folder) / f"{picture}.png", ROOT / "docs" / "images" / f"{target}.png")
 
 
 def answer(found: Result) -> str:

@@ -47,6 +47,7 @@ def show_life(result: Result, console: Console | None = None) -> None:
     """Print what happened to each kernel's memory; nothing where nothing did."""
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -65,6 +66,8 @@ def show_life(result: Result, console: Console | None = None) -> None:
         cells = [words.difference(0, growth_kb(life) << 10)]
         cells += [f"{total(life, *keys):,}" for _, keys in shown]
         table.add_row(label(life, lives), *cells, *([f"{cycles:,}"] if costs else []))
+    needed = Measurement.get(console, console.options.update(max_width=1000), table).minimum
+    console.width = max(console.width, needed)
     console.print()
     console.print(table, highlight=False)
     for life in lives:
@@ -154,9 +157,9 @@ def _lines(axes: Axes, lives: Sequence[KernelLife], series: Sequence[Sequence[fl
 
 
 def save_life(result: Result, folder: Path) -> list[Path]:
-    """Write the figure as ``life.png`` and ``life.svg``; nothing where no kernel was modelled."""
+    """Write the figure as ``life.png`` and ``life.svg``; nothing where nothing happened."""
     from pagewalk.report.figures import save
 
-    if not result.kernels:
+    if not any(growth_kb(life) or total(life, "flush-all", "failure") for life in result.kernels):
         return []
     return [save(lambda: along_events(result), folder / f"life.{kind}", kind) for kind in ("png", "svg")]
