@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from pagewalk.errors import BadInput
-from pagewalk.hardware.figures import Figure as Parameter
-from pagewalk.hardware.figures import assumed_share, figures
-from pagewalk.hardware.load import load, sources
-from pagewalk.hardware.machine import tables
 from pagewalk.replay.result import Replay, Result
 from pagewalk.report import words
 from pagewalk.report.figures import over_time, price
-from pagewalk.report.machines import cited
+from pagewalk.report.kernel_life import along_events, message
+from pagewalk.report.pages.beside import Rows, changed_cell, checked, curve_picture, heat, moves
 from pagewalk.report.pages.html import Cell, Picture, bars, picture, render
+from pagewalk.report.pages.parameters import described
 from pagewalk.report.tables import assumptions
 from pagewalk.study.compare import (
     Caller,
     Comparison,
+    Measure,
     by_machine,
     change,
     compare,
@@ -28,6 +26,8 @@ from pagewalk.study.compare import (
     per_1000,
     together,
 )
+from pagewalk.study.curve import Curves
+from pagewalk.study.validation.validate import Validation
 
 CALLERS = 12
 """Callers in a table before the rest are added up."""
@@ -41,6 +41,17 @@ class Named(NamedTuple):
 
     name: str
     result: Result
+
+
+class Beside(NamedTuple):
+    """What stands beside results: sweeps by name, curves, validations."""
+
+    sweeps: Sequence[tuple[str, Rows]] = ()
+    curves: Sequence[Curves] = ()
+    validations: Sequence[Validation] = ()
+
+
+NOTHING = Beside()
 
 
 class Tile(NamedTuple):
@@ -93,51 +104,50 @@ class Section(NamedTuple):
     anchor: str
     name: str
     heading: str
+    life: tuple[str, Picture] | None
+    """What happened to a modelled kernel's memory: its message, and the picture."""
     machines: list[Details]
     notes: list[str]
     facts: list[tuple[str, str]]
 
 
-class Described(NamedTuple):
-    """A machine's parameters; `missing` says why they are not there."""
-
-    name: str
-    title: str
-    share: str
-    missing: str
-    rows: list[tuple[str, str, list[Parameter]]]
-    """Table, its source, its figures."""
-    cited: dict[str, str]
-    unknown: dict[str, str]
-    events: dict[str, list[str]]
-
-
-def page(results: Sequence[Named]) -> str:
+def page(results: Sequence[Named], beside: Beside = NOTHING) -> str:
     """Make the page.
 
     Parameters
     ----------
     results : sequence of Named
-        One or more; with several, a map of all machines and results comes first.
+        With several, a map of all machines and results comes first. None: a page of what stands beside.
+    beside : Beside
 
     Returns
     -------
     str
-        HTML. The same results give the same text.
+        HTML. The same content gives the same text.
     """
     sections = [_section(number, named) for number, named in enumerate(results, 1)]
     found = [pair for named in results for pair in comparisons(named.result)]
     single = results[0].result if len(results) == 1 else None
+    machines = list(dict.fromkeys(name for named in results for name in by_machine(named.result)))
+    sweeps = [heat(*one) for one in beside.sweeps]
+    curves = [curve_picture(f"c{n}", one, machines) for n, one in enumerate(beside.curves, 1)]
+    about = single.trace.name if single else f"{len(results)} results" if results else "sweeps and curves"
     return render(
         "result.html",
-        title=f"{single.trace.name if single else f'{len(results)} results'}: what larger pages change",
-        answer=_answer(results),
+        title=f"{about}: what larger pages change",
+        answer=_answer(results)
+        if results
+        else [*(s.message for s in sweeps), *(c.message for c in curves)][0],
         lead=[words.verdict(found[0])] if single and len(found) == 1 else [],
         tiles=_tiles(found[0]) if len(found) == 1 else [],
-        overview=_overview(results) if len(results) > 1 or len(by_machine(results[0].result)) > 1 else None,
+        overview=_overview(results) if len(results) > 1 or len(machines) > 1 else None,
         sections=sections,
         open=OPEN,
-        machines=_described(results),
+        sweeps=sweeps,
+        curves=curves,
+        checked=[one for found in beside.validations for one in checked(found, machines)],
+        validated=bool(beside.validations),
+        machines=described(named.result for named in results),
     )
 
 
@@ -148,11 +158,13 @@ def _answer(results: Sequence[Named]) -> str:
     moved = [moved for pair in found if (moved := change(*words.headline(pair).values)) is not None]
     if not moved:
         return f"{len(results)} results, with nothing to compare in any"
-    name, mapping = words.headline(found[0]).name, words.mapping(found[0].after.mapping)
-    ends = " to ".join(dict.fromkeys(words.relative(1, 1 + end) for end in (max(moved), min(moved))))
+    name, mappings = words.headline(found[0]).name, {pair.after.mapping for pair in found}
+    if len(mappings) > 1:
+        return f"From mapping to mapping, {name} change by {moves(moved)} in {len(results)} results"
+    mapping, said = words.mapping(mappings.pop()), moves(moved)
     if max(moved) < 0:
-        return f"{mapping} save {ends.replace('-', '')} of the {name} in {len(results)} results"
-    return f"With {mapping}, {name} change by {ends} in {len(results)} results"
+        return f"{mapping} save {said.replace('-', '')} of the {name} in {len(results)} results"
+    return f"With {mapping}, {name} change by {said} in {len(results)} results"
 
 
 def _tiles(pair: Comparison) -> list[Tile]:
@@ -185,23 +197,22 @@ def _overview(results: Sequence[Named]) -> dict[str, object]:
         cells = [_heat(column.get(machine)) for column in columns]
         rows.append(Row(machine, "", cells))
     pairs = [pair for column in columns for pair in column.values()]
+    compared = {f"{pair.before.mapping} to {pair.after.mapping}" for pair in pairs}
     return {
         "columns": [named.name for named in results],
         "rows": rows,
-        "what": words.headline(pairs[0]).name if pairs else "",
-        "mappings": f"{pairs[0].before.mapping} to {pairs[0].after.mapping}" if pairs else "",
+        "what": words.headline(pairs[0]).name if pairs else "nothing to compare",
+        "mappings": compared.pop() if len(compared) == 1 else "from the first to the last mapping of each",
     }
 
 
 def _heat(pair: Comparison | None) -> Cell:
-    if pair is None:
-        return Cell("-")
-    ends = words.headline(pair).values
-    moved = change(*ends)
-    places = words.decimals(ends)
-    text = f"{words.relative(*ends)} ({' → '.join(words.number(end, places) for end in ends)})"
-    share = 100.0 if moved is None else min(100 * abs(moved), 100)
-    return Cell(text, round(share, 1), "pmd" if moved is not None and moved < 0 else "base" if share else "")
+    return changed_cell(_ends(words.headline(pair))) if pair else Cell("-")
+
+
+def _ends(measure: Measure) -> tuple[float, float]:
+    before, after = measure.values
+    return before, after
 
 
 def _section(number: int, named: Named) -> Section:
@@ -211,8 +222,18 @@ def _section(number: int, named: Named) -> Section:
         _details(f"r{number}m{place}", result, machine, replays, pairs.get(machine))
         for place, (machine, replays) in enumerate(by_machine(result).items(), 1)
     ]
+    life = None
+    if result.kernels:
+        said = message(result.kernels)
+        life = said, picture(partial(along_events, result), f"r{number}-life", said)
     return Section(
-        f"r{number}", named.name, words.heading(result.trace), machines, assumptions(result), _facts(result)
+        f"r{number}",
+        named.name,
+        words.heading(result.trace),
+        life,
+        machines,
+        assumptions(result),
+        _facts(result),
     )
 
 
@@ -360,37 +381,3 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         )
         if value
     ]
-
-
-def _described(results: Sequence[Named]) -> list[Described]:
-    """Every machine of the results, as pagewalk describes it today."""
-    named: dict[str, str] = {}
-    for _, result in results:
-        for machine in by_machine(result):
-            named.setdefault(machine, result.provenance.machine_sha256.get(machine, ""))
-    return [_parameters(name, digest) for name, digest in named.items()]
-
-
-def _parameters(name: str, digest: str) -> Described:
-    nothing = Described(name, "", "", "", [], {}, {}, {})
-    try:
-        machine = load(name)
-    except BadInput:
-        return nothing._replace(missing="a machine file that is not at hand; its figures stand there")
-    if digest and machine.sha256 != digest:
-        return nothing._replace(missing="described otherwise today than when this result was made")
-    some, every = assumed_share(machine)
-    rows = []
-    for key, table in tables(machine):
-        title = str(getattr(table, "name", key)) if key else "machine"
-        rows.append((title, table.source, figures(table)))
-    return Described(
-        name,
-        machine.name,
-        f"{some} of {every}",
-        "",
-        [row for row in rows if row[2]],
-        cited(machine, sources()),
-        machine.unknown,
-        machine.perf_events,
-    )
