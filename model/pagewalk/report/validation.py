@@ -12,8 +12,7 @@ from pagewalk.study.validation.validate import Outcome, Row, Validation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
 MOVERS = 4
 """Figures shown for each band."""
@@ -43,13 +42,15 @@ def show(validation: Validation, every_row: bool = False, console: Console | Non
     )
     for title, cases in groups:
         if cases:
-            console.print(Text(title, style="bold"))
-            console.print(_table(cases, every_row))
+            console.print(Text(title, style="bold underline"))
+            for case in cases:
+                for line in _lines(case, every_row):
+                    console.print(line)
     missing = [case for case in validation.cases if case.verdict == "not predicted"]
     if missing:
-        console.print(Text("Not predicted", style="bold"))
+        console.print(Text("Not predicted", style="bold underline"))
         for case in missing:
-            console.print(Text(f"  {case.name}: {case.why}"))
+            console.print(Text.assemble((case.name, "bold"), f"  {case.title}\n  {case.why}"))
         console.print()
     console.print(Text(summary(validation), style="bold"))
 
@@ -97,28 +98,31 @@ def show_bands(found: Bands, console: Console | None = None) -> None:
     console.print(f"Bands: {SAMPLES} machines, all assumed figures varied together within limits of ours.")
 
 
-def _table(cases: Iterable[Outcome], every_row: bool) -> Table:
-    from rich import box
+def _lines(case: Outcome, every_row: bool) -> Iterable[RenderableType]:
+    """A case: its verdict and what it is; each value, or the errors of all."""
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("case", overflow="fold")
+    style = "green" if case.verdict == "inside" else "red"
+    yield Text.assemble(
+        (case.name, "bold"), "  ", (f"{case.verdict}: {case.inside} of {len(case.rows)} values", style)
+    )
+    yield Padding(Text(case.title), (0, 0, 0, 2))
+    if case.sets:
+        yield Padding(Text(f"set {', '.join(case.sets)}", style="dim"), (0, 0, 0, 2))
+    if not every_row and len(case.rows) > DETAILED_ROWS:
+        said = f"half within {case.median_error:.1%}, the worst off by {case.worst_error:.0%}"
+        yield Padding(Text(said), (0, 0, 1, 2))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table.add_column("", overflow="fold", min_width=24)
     for name in ("measured", "predicted", "error"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for case in cases:
-        detailed = every_row or len(case.rows) <= DETAILED_ROWS
-        ok = case.verdict == "inside"
-        share = f"{case.inside} of {len(case.rows)}"
-        errors = "" if detailed else f"{case.median_error:.1%}, worst {case.worst_error:.0%}"
-        verdict = Text(f"{case.verdict} ({share})", style="green" if ok else "red")
-        table.add_row(Text.assemble((case.name, "bold"), f"\n{case.title}"), "", "", errors, verdict)
-        for row in case.rows if detailed else ():
-            table.add_row(f"  {label(row)}", *_cells(row))
-        if case.sets:
-            table.add_row(Text(f"  sets {', '.join(case.sets)}", style="dim"))
-    return table
+    table.add_column("")
+    for row in case.rows:
+        table.add_row(label(row), *_cells(row))
+    yield Padding(table, (0, 0, 1, 2))
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:
