@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagewalk.kernels.addresses import make_numbers, number_pages, with_more_room
+from pagewalk.kernels.trace.addresses import make_numbers, number_pages, with_more_room
 
 HIGHEST = (1 << 52) - 1
 PAGES = st.one_of(

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from pagewalk.cli.check import check
 from pagewalk.errors import BadInput
-from pagewalk.kernels import assoc
+from pagewalk.kernels.general import assoc
 from pagewalk.linux.memory.kernel import SetMemory, Vfree, Vmalloc
 from pagewalk.study import baseline, replays
 from pagewalk.study.lives import live

@@ -69,10 +69,10 @@ frozen.flags.writeable = False
 trace = from_pages("u16", pages, frozen, flags=np.zeros(200, np.uint8)[::2], cpu=np.zeros(100, np.uint8))
 replay(trace, map_trace(pages, None, "base"), load("textbook-setassoc"))
 import pagewalk.kernels, importlib, pkgutil
-for module in pkgutil.iter_modules(pagewalk.kernels.__path__):
-    if module.name in ("assoc", "_jit"):
+for module in pkgutil.walk_packages(pagewalk.kernels.__path__, "pagewalk.kernels."):
+    if module.name.endswith((".assoc", "._jit")):
         continue
-    for name, found in vars(importlib.import_module("pagewalk.kernels." + module.name)).items():
+    for name, found in vars(importlib.import_module(module.name)).items():
         if isinstance(found, Dispatcher) and found.stats.cache_path and len(found.signatures) > 1:
             print(module.name, name, found.signatures)
 """

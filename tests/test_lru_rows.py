@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagewalk.kernels import lru_rows, lru_tables
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.vector import RUN, WIDTHS, changes, front, lowest
+from pagewalk.kernels.lru import rows, tables
+from pagewalk.kernels.lru.vector import RUN, WIDTHS, changes, front, lowest
 
 PAGES = 600
 """Distinct pages of the streams; more than any small array here holds."""
@@ -77,18 +77,16 @@ class Model:
         return missed, walked, found
 
     def fast(self, stream, chunk):
-        number, psc = lru_tables.make_psc(
-            self.lowest, self.psc_set, self.psc_tag, np.array(self.psc_ways, int)
-        )
-        place = lru_tables.make_places(number[self.unit], self.l1_row, self.stlb_row)
-        l1 = lru_tables.make_rows(np.array(self.l1_ways))
-        stlb = lru_tables.make_rows(np.full(self.stlb_sets, self.stlb_ways))
+        number, psc = tables.make_psc(self.lowest, self.psc_set, self.psc_tag, np.array(self.psc_ways, int))
+        place = tables.make_places(number[self.unit], self.l1_row, self.stlb_row)
+        l1 = tables.make_rows(np.array(self.l1_ways))
+        stlb = tables.make_rows(np.full(self.stlb_sets, self.stlb_ways))
         last = np.full(1, -1)
-        misses = lru_tables.make_misses(chunk)
+        misses = tables.make_misses(chunk)
         out = [], [], []
         for start in range(0, len(stream), chunk):
             part = stream[start : start + chunk].copy()
-            n1, n2 = lru_rows.lru_levels(part, place, l1, stlb, psc, last, misses)
+            n1, n2 = rows.lru_levels(part, place, l1, stlb, psc, last, misses)
             out[0].extend((start + misses.l1_at[:n1]).tolist())
             out[1].extend((start + misses.at[:n2]).tolist())
             out[2].extend(misses.found[:n2].tolist())
@@ -140,7 +138,7 @@ def test_levels_miss_where_plain_lists_miss(model, stream, chunk):
 def test_more_than_a_block_in_one_chunk():
     rng = np.random.default_rng(3)
     model = Model(np.arange(PAGES // 8) % 5 == 0, 16, [4] * 16, 32, 12, [4, 2, 2])
-    stream = rng.integers(0, PAGES, 3 * lru_rows.BLOCK + 77).astype(np.uint32)
+    stream = rng.integers(0, PAGES, 3 * rows.BLOCK + 77).astype(np.uint32)
     assert [*map(list, model.fast(stream, len(stream)))] == [*map(list, model.plainly(stream.tolist()))]
 
 
@@ -148,36 +146,36 @@ def test_more_than_a_block_in_one_chunk():
 @given(st.lists(st.integers(0, 30), max_size=300), st.integers(1, 3), st.integers(1, 12))
 def test_one_pass_through_one_level(entries, sets, ways):
     place = np.arange(31) + 100 | np.arange(31) % sets << 32
-    entry = np.array([*entries, lru_tables.EMPTY], np.int32)
+    entry = np.array([*entries, tables.EMPTY], np.int32)
     at = np.arange(len(entry), dtype=np.int32)
-    n = lru_rows.lru_pass(entry, at, place, lru_tables.make_rows(np.full(sets, ways)), entry, at)
+    n = rows.lru_pass(entry, at, place, tables.make_rows(np.full(sets, ways)), entry, at)
     plain = PlainLru([ways] * sets)
     missed = [i for i, e in enumerate(entries) if not plain.hit(e % sets, e)]
     assert at[:n].tolist() == missed
     assert entry[:n].tolist() == [entries[i] + 100 for i in missed]
-    assert entry[n] == lru_tables.EMPTY
+    assert entry[n] == tables.EMPTY
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 20), max_size=60), st.sets(st.integers(0, 20)), st.integers(1, 9))
 def test_dropped_entries_leave_no_trace(entries, gone, ways):
-    rows, plain = lru_tables.make_rows(np.array([ways])), PlainLru([ways])
+    rows, plain = tables.make_rows(np.array([ways])), PlainLru([ways])
     for e in entries:
         front(rows.lanes, 0, e, len(rows.lanes))
         plain.hit(0, e)
     marked = np.isin(np.arange(21), list(gone))
     before = len(plain.sets[0])
     plain.sets[0] = [e for e in plain.sets[0] if e not in gone]
-    assert lru_tables.drop(rows, marked) == before - len(plain.sets[0])
-    assert [e for e in rows.lanes.tolist() if e != lru_tables.EMPTY] == plain.sets[0]
+    assert tables.drop(rows, marked) == before - len(plain.sets[0])
+    assert [e for e in rows.lanes.tolist() if e != tables.EMPTY] == plain.sets[0]
     assert rows.lanes.tolist()[: len(plain.sets[0])] == plain.sets[0]
 
 
 def test_units_of_one_group_share_their_path():
     path = np.repeat([0, 1, 2], [5, 1500, 512])
-    number, psc = lru_tables.make_psc(np.zeros(2017, int), path[None] * 0, path[None], np.array([4]))
+    number, psc = tables.make_psc(np.zeros(2017, int), path[None] * 0, path[None], np.array([4]))
     assert len(np.unique(number)) == 2017
-    group = number >> lru_tables.GROUP_SHIFT
+    group = number >> tables.GROUP_SHIFT
     assert (psc.place[group] & 0xFFFFFFFF == path).all()
     assert len(psc.place) == 1 + 3 + 1
 
@@ -197,7 +195,7 @@ def test_vector_front_is_the_plain_front(width):
 
     rng = np.random.default_rng(width)
     entries = rng.integers(0, 2 * width, 2000).astype(np.int32)
-    fast, plain = (lru_tables.make_rows(np.full(3, width)).lanes for _ in range(2))
+    fast, plain = (tables.make_rows(np.full(3, width)).lanes for _ in range(2))
     found = np.zeros((2, 2000), np.int64)
     jit(sweep_of(compiled))(fast, entries, found[0])
     sweep_of(front)(plain, entries, found[1])
@@ -238,7 +236,7 @@ def _compiled_functions(function, found):
 def test_no_two_loops_share_a_name():
     """A loop from the cache would otherwise be taken for another that this process compiled."""
     found = []
-    for kernel in (lru_rows.lru_levels, lru_rows.lru_pass):
+    for kernel in (rows.lru_levels, rows.lru_pass):
         _compiled_functions(kernel, found)
     names = [f.py_func.__module__ + "." + f.py_func.__qualname__ for f in found]
     assert len(names) > 3 * len(WIDTHS)

@@ -119,7 +119,7 @@ def test_an_independent_unpacking_of_a_shared_trace_agrees():
     chunk = next(trace.chunks("offset", "flags", size=200_000))
     address = trace.pages[chunk.page] << np.uint64(12) | chunk.offset
     word = address & np.uint64((1 << 48) - 1) | chunk.flags.astype(np.uint64) << np.uint64(48)
-    from pagewalk.kernels.parse.records import capture
+    from pagewalk.kernels.trace.parse.records import capture
 
     out = np.empty(len(word), np.int64), np.empty(len(word), np.uint8), np.empty(len(word), np.uint8)
     count, notes, _ = capture(word.view(np.int64), 48, 0, *out, np.empty((len(word), 3), np.int64))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagewalk.kernels import lru_rows, lru_tables, set_stacks, stack
+from pagewalk.kernels.lru import distances, rows, set_stacks, tables
 
 PAGES = 500
 
@@ -23,12 +23,12 @@ def plain_depth(held, unit):
     return depth
 
 
-def distances(stream, unit_of_page, chunk, state=None):
+def fast_distances(stream, unit_of_page, chunk, state=None):
     units = int(unit_of_page.max()) + 1
-    state = state or stack.make_stack(units)
+    state = state or distances.make_stack(units)
     depths = np.zeros(units + 1, np.int64)
     for start in range(0, len(stream), chunk):
-        stack.stack_distances(
+        distances.stack_distances(
             stream[start : start + chunk].copy(), unit_of_page.astype(np.int32), state, depths
         )
     return depths
@@ -45,9 +45,9 @@ def plain_distances(stream, unit_of_page):
 
 def set_depths(stream, l1_sets, l1_ways, set_counts, chunk):
     page = np.arange(PAGES)
-    place = lru_tables.make_places(page, page % l1_sets, page % (1 << set_counts))
+    place = tables.make_places(page, page % l1_sets, page % (1 << set_counts))
     stacks = set_stacks.make_set_stacks(set_counts)
-    l1, last = lru_tables.make_rows(np.full(l1_sets, l1_ways)), np.full(1, -1)
+    l1, last = tables.make_rows(np.full(l1_sets, l1_ways)), np.full(1, -1)
     missed = sum(
         set_stacks.all_set_counts(stream[start : start + chunk].copy(), place, l1, stacks, last)
         for start in range(0, len(stream), chunk)
@@ -97,12 +97,12 @@ def streams(draw, most=1500):
 @given(streams(), st.sampled_from([1, 3, 8]), st.sampled_from([70, 10_000]))
 def test_distances_are_depths_in_one_list(stream, pages_per_unit, chunk):
     unit_of_page = np.arange(PAGES) // pages_per_unit
-    assert (distances(stream, unit_of_page, chunk) == plain_distances(stream, unit_of_page)).all()
+    assert (fast_distances(stream, unit_of_page, chunk) == plain_distances(stream, unit_of_page)).all()
 
 
 def small_stack(units, slots):
     """A stack with fewer slots, so that units move often."""
-    state = stack.make_stack(units)
+    state = distances.make_stack(units)
     return state._replace(unit_in=state.unit_in[:slots])
 
 
@@ -111,21 +111,21 @@ def small_stack(units, slots):
 def test_distances_survive_the_end_of_the_slots(stream, spare):
     unit_of_page = np.arange(PAGES)
     state = small_stack(PAGES, PAGES + spare)
-    assert (distances(stream, unit_of_page, 400, state) == plain_distances(stream, unit_of_page)).all()
+    assert (fast_distances(stream, unit_of_page, 400, state) == plain_distances(stream, unit_of_page)).all()
 
 
 def test_distances_through_three_levels_of_counts():
     """A sweep over n units finds each at depth n - 1; with 200 000 units the tree has three levels."""
     units = 200_000
-    state = stack.make_stack(units)
+    state = distances.make_stack(units)
     assert len(state.begin) == 3
     sweep = np.tile(np.arange(units, dtype=np.uint32), 4)
-    depths = distances(sweep, np.arange(units), 1 << 20)
+    depths = fast_distances(sweep, np.arange(units), 1 << 20)
     assert depths[units] == units
     assert depths[units - 1] == 3 * units
     assert depths.sum() == len(sweep)
     there_and_back = np.concatenate([sweep[:units], sweep[:units][::-1]])
-    assert (distances(there_and_back, np.arange(units), 1 << 20)[:units] == 1).all()
+    assert (fast_distances(there_and_back, np.arange(units), 1 << 20)[:units] == 1).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,15 +151,13 @@ def test_all_set_counts_agree_with_the_level_by_level_replay(sets_log2, ways):
     page = np.arange(pages)
     l1_ways, none = np.full(16, 4), np.zeros((0, pages), int)
     stacks = set_stacks.make_set_stacks(11)
-    place = lru_tables.make_places(page, page & 15, page & 1023)
-    missed = set_stacks.all_set_counts(stream, place, lru_tables.make_rows(l1_ways), stacks, np.full(1, -1))
-    number, psc = lru_tables.make_psc(page * 0, none, none, np.zeros(0, int))
-    place = lru_tables.make_places(number, page & 15, page & (1 << sets_log2) - 1)
-    stlb = lru_tables.make_rows(np.full(1 << sets_log2, ways))
-    misses = lru_tables.make_misses(len(stream))
-    levels = lru_rows.lru_levels(
-        stream, place, lru_tables.make_rows(l1_ways), stlb, psc, np.full(1, -1), misses
-    )
+    place = tables.make_places(page, page & 15, page & 1023)
+    missed = set_stacks.all_set_counts(stream, place, tables.make_rows(l1_ways), stacks, np.full(1, -1))
+    number, psc = tables.make_psc(page * 0, none, none, np.zeros(0, int))
+    place = tables.make_places(number, page & 15, page & (1 << sets_log2) - 1)
+    stlb = tables.make_rows(np.full(1 << sets_log2, ways))
+    misses = tables.make_misses(len(stream))
+    levels = rows.lru_levels(stream, place, tables.make_rows(l1_ways), stlb, psc, np.full(1, -1), misses)
     assert levels == (missed, missed - stacks.depths[sets_log2, :ways].sum())
 
 
@@ -171,7 +169,7 @@ def test_uncompiled_the_same():
         import test_stack as t
         stream = (t.PAGES * np.random.default_rng(5).random(500) ** 3).astype(np.uint32)
         units = np.arange(t.PAGES)
-        fast = t.distances(stream, units, 300, t.small_stack(t.PAGES, t.PAGES + 10))
+        fast = t.fast_distances(stream, units, 300, t.small_stack(t.PAGES, t.PAGES + 10))
         print((fast == t.plain_distances(stream, units)).all())
         fast, plain = t.set_depths(stream, 4, 2, 4, 200), t.plain_set_depths(stream, 4, 2, 4)
         print(fast[0] == plain[0] and (fast[1] == plain[1]).all())

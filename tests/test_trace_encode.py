@@ -11,8 +11,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagewalk.kernels.encode import FREE, Table, encode, rehash, tally
-from pagewalk.kernels.synth import ranks, shuffle
+from pagewalk.kernels.trace.encode import FREE, Table, encode, rehash, tally
+from pagewalk.kernels.trace.synth import ranks, shuffle
 from pagewalk.trace.encode import Dictionary, Raw, RawChunk, encoded
 from pagewalk.trace.facts import facts
 from pagewalk.trace.open import open_trace

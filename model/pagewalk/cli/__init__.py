@@ -17,6 +17,7 @@ COMMANDS = {
     "run": ("pagewalk.cli.replays", "the main job: a scenario or the packaged kernel trace, compared"),
     "replay": ("pagewalk.cli.replays", "replay a trace over mappings and machines"),
     "explain": ("pagewalk.cli.explain", "one access, step by step"),
+    "sample": ("pagewalk.cli.sampling", "estimate misses from windows of a trace, with error bars"),
     "curve": ("pagewalk.cli.curve", "misses for every TLB size at once"),
     "sweep": ("pagewalk.cli.sweep", "a grid of machines, mappings and traces; resumable"),
     "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),

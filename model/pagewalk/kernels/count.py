@@ -3,7 +3,7 @@
 import numpy as np
 
 from pagewalk.kernels._jit import jit
-from pagewalk.kernels.vector import RUN, changes, lowest
+from pagewalk.kernels.lru.vector import RUN, changes, lowest
 
 L1_MISSES, STLB_MISSES, REFS, CYCLES, COLUMNS = range(5)
 """Columns of `by_page` (int64)."""
@@ -111,7 +111,7 @@ def count_uniform_walks(page, at, found, top_of, leaf_level, walks_of):
 
 @jit
 def reads_of(unit, found, top_of, leaf_level, entry, ends, address_out, level_out):
-    """Write the reads of walks of which is known where they begin; as `pagewalk.kernels.walk.walk` does."""
+    """Write the reads of walks of which is known where they begin; as `general.walk.walk` does."""
     m = 0
     for w in range(len(unit)):
         u = unit[w]

@@ -203,7 +203,7 @@ class Run:
 
     def wait(self, at: NDArray[Any], cycles: NDArray[np.int64]) -> int:
         """Let the program wait for walks; return the cycles of all of them."""
-        from pagewalk.kernels.cost import wait_for_walks
+        from pagewalk.kernels.general.cost import wait_for_walks
 
         position = at.astype(np.int64) + self.tally.accesses
         window = self.machine.walker.window_accesses

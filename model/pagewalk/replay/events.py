@@ -10,7 +10,7 @@ from pagewalk.trace.trace import FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
 
 
 def _drop(table: object, sets: int, cpu: int, marked: NDArray[np.bool_]) -> int:
-    from pagewalk.kernels.tlb import flush_sets
+    from pagewalk.kernels.general.tlb import flush_sets
 
     return int(flush_sets(table, cpu * sets, (cpu + 1) * sets, marked)) if len(marked) else 0
 

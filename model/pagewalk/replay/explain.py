@@ -140,15 +140,15 @@ def _look(run: Run, chunk: Chunk, access: int) -> Explanation:
 
 
 def _holds(table: np.ndarray, s: int, tag: int) -> bool:
-    from pagewalk.kernels.assoc import TAGS, WAYS
+    from pagewalk.kernels.general.assoc import TAGS, WAYS
 
     return bool((table[s, TAGS : TAGS + table[s, WAYS]] == tag).any())
 
 
 def _walk(run: Run, unit: int, cpu: int) -> list[Step]:
     """Probe the walk caches as the walker will, then let it walk, one read at a time."""
-    from pagewalk.kernels.caches import read_walks
-    from pagewalk.kernels.walk import walk
+    from pagewalk.kernels.general.caches import read_walks
+    from pagewalk.kernels.general.walk import walk
 
     state, tally, machine, psc = run.state, run.tally, run.machine, run.tables.psc
     steps = []

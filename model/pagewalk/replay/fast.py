@@ -27,7 +27,7 @@ class Fast(NamedTuple):
     place : ndarray of int64
         For each page, or for each kind and page.
     l1, stlb, psc : Rows, Rows, Psc
-        As in `pagewalk.kernels.lru_tables`.
+        As in `pagewalk.kernels.lru.tables`.
     last : ndarray of int64, shape (1,)
     misses : Misses
     unit_of, leaf_level : ndarray of int32, int8
@@ -71,7 +71,7 @@ def fast(
     room : int
         Accesses of the largest chunk.
     """
-    from pagewalk.kernels.lru_tables import (
+    from pagewalk.kernels.lru.tables import (
         MAX_NUMBER,
         MAX_ROWS,
         MAX_WAYS,
@@ -148,7 +148,7 @@ class FastPath:
     def levels(self, chunk: Chunk, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> Found:
         """Send a chunk through vector rows, block by block."""
         from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, count_walks, touch
-        from pagewalk.kernels.lru_rows import lru_levels
+        from pagewalk.kernels.lru.rows import lru_levels
 
         run, fast = self.run, self.fast
         tally, pages, fetches = run.tally, len(run.mapping.page), 0
@@ -184,8 +184,8 @@ class FastPath:
         self, page: NDArray[np.uint32], found: NDArray[np.int8]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Read the entries of walks of which is known where they begin; return cycles and references."""
-        from pagewalk.kernels.caches import read_walks
         from pagewalk.kernels.count import reads_of
+        from pagewalk.kernels.general.caches import read_walks
 
         run, fast = self.run, self.fast
         state, tally, walker = run.state, run.tally, run.machine.walker

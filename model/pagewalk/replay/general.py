@@ -44,8 +44,8 @@ class General:
     def levels(self, chunk: Chunk, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> Found:
         """Send a chunk through TLBs, walk caches and data caches."""
         from pagewalk.kernels.count import count_misses, count_walks
-        from pagewalk.kernels.stream import units
-        from pagewalk.kernels.tlb import replay_units
+        from pagewalk.kernels.general.stream import units
+        from pagewalk.kernels.general.tlb import replay_units
 
         run, stream = self.run, self.stream
         state, tally = run.state, run.tally
@@ -85,8 +85,8 @@ class General:
         self, missed: NDArray[np.int32], chunk: Chunk, accesses: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Walk for each miss; return the cycles and the references of each walk."""
-        from pagewalk.kernels.caches import read_all, read_walks
-        from pagewalk.kernels.walk import walk
+        from pagewalk.kernels.general.caches import read_all, read_walks
+        from pagewalk.kernels.general.walk import walk
 
         run, stream = self.run, self.stream
         state, tally, machine = run.state, run.tally, run.machine
@@ -149,8 +149,8 @@ def plain(column: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
 
 
 def _whole_runs(tables: Any) -> NDArray[np.bool_]:
-    """For each kind of access, whether a run of one unit may be taken as one (see `kernels.stream.units`)."""
-    from pagewalk.kernels.assoc import SRRIP
+    """For each kind of access, whether a run of one unit may be taken as one (see `general.stream.units`)."""
+    from pagewalk.kernels.general.assoc import SRRIP
 
     set_of = tables.first.set_of
     whole: NDArray[np.bool_] = ((set_of >= 0) & (tables.first.policy[set_of] != SRRIP)).all(axis=1)

@@ -32,13 +32,13 @@ class State:
 
 
 def _policy(names: list[str]) -> NDArray[np.int64]:
-    from pagewalk.kernels.assoc import POLICIES
+    from pagewalk.kernels.general.assoc import POLICIES
 
     return np.array([POLICIES.index(name) for name in names], np.int64)
 
 
 def _make(ways: NDArray[np.int64], policy: NDArray[np.int64], number: NDArray[np.int64], copies: int) -> Any:
-    from pagewalk.kernels.assoc import make
+    from pagewalk.kernels.general.assoc import make
 
     if not len(ways):
         ways, policy, number = (np.array([value], np.int64) for value in (1, 0, 0))
@@ -46,7 +46,7 @@ def _make(ways: NDArray[np.int64], policy: NDArray[np.int64], number: NDArray[np
 
 
 def _level(table: LevelTable, cpus: int) -> Any:
-    from pagewalk.kernels.tlb import Level
+    from pagewalk.kernels.general.tlb import Level
 
     return Level(
         table.set_of,
@@ -66,7 +66,7 @@ def _assoc_of(caches: list[Psc], cpus: int) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _host(machine: Machine, cpus: int) -> Any:
-    from pagewalk.kernels.walk import Host
+    from pagewalk.kernels.general.walk import Host
 
     guest = machine.guest
     levels = guest.host_levels if guest else 0
@@ -92,7 +92,7 @@ def _host(machine: Machine, cpus: int) -> Any:
 
 def _caches(machine: Machine, cpus: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The levels of the data caches, memory last, and their table of sets."""
-    from pagewalk.kernels.caches import FIELDS, LATENCY
+    from pagewalk.kernels.general.caches import FIELDS, LATENCY
 
     found = machine.cache
     sets = np.array([c.size_bytes // (c.ways * c.line_bytes) for c in found], np.int64)
@@ -121,7 +121,7 @@ def power_on(machine: Machine, tables: Tables, levels: int, cpus: int) -> State:
         Table levels of the mapping's geometry.
     cpus : int
     """
-    from pagewalk.kernels.walk import Tables as WalkTables
+    from pagewalk.kernels.general.walk import Tables as WalkTables
 
     psc = tables.psc
     return State(

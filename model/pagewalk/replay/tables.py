@@ -144,7 +144,7 @@ def _entry_shifts(
 
 
 def _policies(names: list[str]) -> NDArray[np.int64]:
-    from pagewalk.kernels.assoc import POLICIES
+    from pagewalk.kernels.general.assoc import POLICIES
 
     return np.array([POLICIES.index(name) for name in names], np.int64)
 

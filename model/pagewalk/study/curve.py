@@ -89,9 +89,9 @@ def curve(
     BadInput
         The machine's L1 is another; the trace has no data accesses.
     """
-    from pagewalk.kernels.lru_tables import make_places, make_rows
-    from pagewalk.kernels.set_stacks import WAYS, all_set_counts, make_set_stacks
-    from pagewalk.kernels.stack import make_stack, stack_distances
+    from pagewalk.kernels.lru.distances import make_stack, stack_distances
+    from pagewalk.kernels.lru.set_stacks import WAYS, all_set_counts, make_set_stacks
+    from pagewalk.kernels.lru.tables import make_places, make_rows
 
     l1 = [array for array in machine.tlb if array.level == 1 and "load" in array.serves]
     if len(l1) != 1 or l1[0].policy != "lru" or l1[0].holds or "store" not in l1[0].serves:

@@ -114,7 +114,7 @@ class _Numbers:
     """Distinct keys from 0 to 2**52 - 1, numbered in the order of their first appearance."""
 
     def __init__(self) -> None:
-        from pagewalk.kernels.encode import FREE, Table
+        from pagewalk.kernels.trace.encode import FREE, Table
 
         self.count = 0
         self._table = Table(np.full(1 << 11, FREE, np.int32), np.empty(1 << 10, np.int64))
@@ -126,7 +126,7 @@ class _Numbers:
 
     def encode(self, key: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Number each key; new ones are added."""
-        from pagewalk.kernels.encode import encode
+        from pagewalk.kernels.trace.encode import encode
 
         out = np.empty(len(key), np.uint32)
         done = 0
@@ -138,7 +138,7 @@ class _Numbers:
         return out
 
     def _grow(self) -> None:
-        from pagewalk.kernels.encode import FREE, Table, rehash
+        from pagewalk.kernels.trace.encode import FREE, Table, rehash
 
         pages = np.empty(2 * self.count, np.int64)
         pages[: self.count] = self._table.page

@@ -46,7 +46,7 @@ def facts(trace: Trace, progress: Callable[[int], None] | None = None) -> Facts:
     BadInput
         If the trace turns out damaged.
     """
-    from pagewalk.kernels.encode import tally
+    from pagewalk.kernels.trace.encode import tally
 
     count = np.zeros((len(trace.pages), 3), np.int64)
     runs, last = 0, -1

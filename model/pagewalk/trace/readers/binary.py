@@ -72,7 +72,7 @@ def read_capture(path: Path) -> Raw:
             raise BadInput(path, f"byte 8: capture version {version}", f"known is {CAPTURE_VERSION}")
 
     def chunks(size: int) -> Iterator[RawChunk]:
-        from pagewalk.kernels.parse.records import NOTE_CR3, NOTE_CR4, capture
+        from pagewalk.kernels.trace.parse.records import NOTE_CR3, NOTE_CR4, capture
 
         cpu = 0
         for block in words(path, 8, header_bytes):
@@ -107,7 +107,7 @@ def read_champsim(path: Path) -> Raw:
     """Read a ChampSim trace: for each instruction a fetch, its loads, its stores (taken as 8 bytes)."""
 
     def chunks(size: int) -> Iterator[RawChunk]:
-        from pagewalk.kernels.parse.records import CHAMPSIM_MOST, champsim
+        from pagewalk.kernels.trace.parse.records import CHAMPSIM_MOST, champsim
 
         for block in words(path, CHAMPSIM_BYTES):
             record = block.view("<i8").astype(np.int64)
@@ -143,7 +143,7 @@ def read_drmemtrace(path: Path) -> Raw:
     """
 
     def chunks(size: int) -> Iterator[RawChunk]:
-        from pagewalk.kernels.parse.records import BUNDLE, DRMEMTRACE_MOST, drmemtrace
+        from pagewalk.kernels.trace.parse.records import BUNDLE, DRMEMTRACE_MOST, drmemtrace
 
         state, processes, done, last = np.array([0, -1, 0]), Processes(path), 0, -1
         for block in words(path, ENTRY.itemsize):

@@ -27,7 +27,7 @@ NAMES = {
 """What a column may be called, in lower case. Other columns are not looked at."""
 
 ROLES = ("ignored", "address", "kind", "size", "cpu", "process")
-"""In the order of the numbers in `pagewalk.kernels.parse.samples`."""
+"""In the order of the numbers in `pagewalk.kernels.trace.parse.samples`."""
 
 COLUMNS_MOST = 256
 
@@ -71,7 +71,7 @@ def read_csv(path: Path) -> Raw:
 
 
 def _csv_parser(names: list[str], separator: str, header_bytes: int) -> Parser:
-    from pagewalk.kernels.parse.samples import csv
+    from pagewalk.kernels.trace.parse.samples import csv
 
     roles = np.array([ROLES.index(name) for name in names], np.int64)
     skip = header_bytes

@@ -19,7 +19,7 @@ LONGEST_LINE = 1 << 20
 NEWLINE = 10
 
 Parser = Callable[[NDArray[np.uint8], int, Any], tuple[int, int]]
-"""``parser(text, end, accesses)``: as the kernels of `pagewalk.kernels.parse`."""
+"""``parser(text, end, accesses)``: as the kernels of `pagewalk.kernels.trace.parse`."""
 
 Place = Callable[[int], str]
 
@@ -47,19 +47,19 @@ class Form(NamedTuple):
 
 
 def _lackey() -> Parser:
-    from pagewalk.kernels.parse.lines import lackey
+    from pagewalk.kernels.trace.parse.lines import lackey
 
     return lackey
 
 
 def _pinatrace() -> Parser:
-    from pagewalk.kernels.parse.lines import pinatrace
+    from pagewalk.kernels.trace.parse.lines import pinatrace
 
     return pinatrace
 
 
 def _view() -> Parser:
-    from pagewalk.kernels.parse.lines import view
+    from pagewalk.kernels.trace.parse.lines import view
 
     cpu = 0
 
@@ -72,7 +72,7 @@ def _view() -> Parser:
 
 
 def _gem5() -> Parser:
-    from pagewalk.kernels.parse.lines import gem5
+    from pagewalk.kernels.trace.parse.lines import gem5
 
     whole = 0
 
@@ -85,7 +85,7 @@ def _gem5() -> Parser:
 
 
 def _perf() -> Parser:
-    from pagewalk.kernels.parse.samples import perf
+    from pagewalk.kernels.trace.parse.samples import perf
 
     return perf
 
@@ -148,7 +148,7 @@ def texts(
     place : callable
         Words for the place of a byte.
     """
-    from pagewalk.kernels.parse.text import PADDING
+    from pagewalk.kernels.trace.parse.text import PADDING
 
     text = np.empty(LONGEST_LINE + packed.BLOCK + PADDING, np.uint8)
     rest, start = b"", 0
@@ -175,7 +175,7 @@ def texts(
 
 def parsed(blocks: Iterable[bytes], form: Form, size: int, parse: Parser, place: Place) -> Iterator[RawChunk]:
     """Yield the accesses of a text in chunks of at most `size`; `place` names the place of a byte."""
-    from pagewalk.kernels.parse.text import Accesses
+    from pagewalk.kernels.trace.parse.text import Accesses
 
     processes, accesses, done = Processes(place(0)), 0, 0
     for text, end, start in texts(blocks, form.complete, place):

@@ -118,7 +118,7 @@ def _offsets(kind: Synthetic, seed: int) -> Iterator[Offsets]:
 
 
 def _zipf(kind: Zipf, draw: Draw) -> Iterator[Offsets]:
-    from pagewalk.kernels.synth import ranks
+    from pagewalk.kernels.trace.synth import ranks
 
     pages = kind.size >> 12
     page_of_rank = _shuffled(pages, draw)
@@ -137,7 +137,7 @@ def _zipf(kind: Zipf, draw: Draw) -> Iterator[Offsets]:
 
 def _shuffled(count: int, draw: Draw) -> NDArray[np.int64]:
     """The numbers below `count`, in random order."""
-    from pagewalk.kernels.synth import shuffle
+    from pagewalk.kernels.trace.synth import shuffle
 
     order = np.arange(count)
     for done in range(0, count, BLOCK):

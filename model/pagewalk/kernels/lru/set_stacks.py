@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.lru_rows import ONE, ROOM, l1_block
-from pagewalk.kernels.lru_tables import EMPTY, make_rows
-from pagewalk.kernels.vector import front, not_inlined
+from pagewalk.kernels.lru.rows import ONE, ROOM, l1_block
+from pagewalk.kernels.lru.tables import EMPTY, make_rows
+from pagewalk.kernels.lru.vector import front, not_inlined
 
 WAYS = 32
 """Associativities told apart."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.vector import RUN, ones, sum_behind
+from pagewalk.kernels.lru.vector import RUN, ones, sum_behind
 
 NEVER = -1
 """Slot of a unit that was not used yet."""

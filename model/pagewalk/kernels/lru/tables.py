@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pagewalk.kernels.vector import WIDTHS
+from pagewalk.kernels.lru.vector import WIDTHS
 
 EMPTY = -1
 """Content of a lane that holds no entry; and what ends a block."""

@@ -1,6 +1,6 @@
 """Text formats whose lines have many fields: perf script, trace-cmd report, CSV.
 
-As in `pagewalk.kernels.parse.lines`, a kernel returns how many accesses it wrote to `out`, and the position
+As in `trace.parse.lines`, a kernel returns how many accesses it wrote to `out`, and the position
 of the first line that is none of its format (-1 if all are).
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.parse.text import (
+from pagewalk.kernels.trace.parse.text import (
     COLON,
     DOT,
     FETCH,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.vector import RUN, same_page
+from pagewalk.kernels.lru.vector import RUN, same_page
 
 NONE = -1
 """What a slot without a block, and a place without a page, hold."""

@@ -1,11 +1,11 @@
 """Text formats of one access a line: lackey, pinatrace, DynamoRIO's view tool, gem5.
 
-Each kernel reads a text of `end` bytes (see `pagewalk.kernels.parse.text`) and writes to `out`. It returns
+Each kernel reads a text of `end` bytes (see `trace.parse.text`) and writes to `out`. It returns
 how many accesses it wrote, and the position of the first line that is none of its format (-1 if all are).
 """
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.parse.text import (
+from pagewalk.kernels.trace.parse.text import (
     COLON,
     DOT,
     FETCH,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.lru_tables import EMPTY, GROUP_SHIFT
-from pagewalk.kernels.vector import RUN, WIDTHS, changes, front, lowest, not_inlined, prefetch
+from pagewalk.kernels.lru.tables import EMPTY, GROUP_SHIFT
+from pagewalk.kernels.lru.vector import RUN, WIDTHS, changes, front, lowest, not_inlined, prefetch
 
 BLOCK = 4096
 """Accesses that pass all levels together: their buffers fit the second-level data cache. Ours to choose."""

@@ -5,7 +5,7 @@ outwards, and memory is the last row.
 """
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.assoc import EMPTY, find, insert, remove
+from pagewalk.kernels.general.assoc import EMPTY, find, insert, remove
 
 TABLE_BIT = 58
 """Physical addresses with this bit or a higher one are those of page tables; no memory lies so high."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.assoc import find, insert
+from pagewalk.kernels.general.assoc import find, insert
 
 HOST = 0
 """Level noted for a read of the host's tables; the guest's or native levels count from 1 (PTE)."""

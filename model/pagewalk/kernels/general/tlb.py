@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernels._jit import jit
-from pagewalk.kernels.assoc import EMPTY, drop_marked, find, insert, remove
+from pagewalk.kernels.general.assoc import EMPTY, drop_marked, find, insert, remove
 
 INDEPENDENT, INCLUSIVE, EXCLUSIVE = range(3)
 """STLB against L1: each fills on its own; an STLB eviction drops the L1 entry; L1 victims move down."""

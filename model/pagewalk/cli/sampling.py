@@ -1,0 +1,63 @@
+"""sample."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pagewalk.cli.progress import progress
+from pagewalk.files import write_whole
+
+
+@click.command()
+@click.argument("trace")
+@click.option("--machine", "-m", "machines", multiple=True, metavar="NAME|FILE.toml", help="May be repeated.")
+@click.option("--mapping", "mappings", multiple=True, metavar="base|pmd|recorded", help="May be repeated.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.02,
+    show_default=True,
+    help="Of the records that shall be in windows; short traces need more.",
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the windows' places.")
+@click.option("--check", is_flag=True, help="Replay the whole trace too, and show both.")
+@click.option("--json", "json_file", metavar="FILE", help="Write it as JSON; - is standard output.")
+def sample(
+    trace: str,
+    machines: tuple[str, ...],
+    mappings: tuple[str, ...],
+    share: float,
+    seed: int,
+    check: bool,
+    json_file: str | None,
+) -> None:
+    """Estimate the misses of TRACE from windows of it, each warmed up, with error bars."""
+    import msgspec
+
+    from pagewalk.cli.traces import announce_compiling
+    from pagewalk.hardware.load import load
+    from pagewalk.report.sampling import show
+    from pagewalk.study.replays import subject
+    from pagewalk.study.sampling import sampled
+
+    loaded = [load(name) for name in machines or ("intel-skylake-sp",)]
+    opened = subject(trace)
+    announce_compiling()
+    with progress("sampling", opened.trace.accesses) as advance:
+        found = sampled(
+            opened,
+            loaded,
+            mappings or ("base", "pmd"),
+            share=share,
+            seed=seed,
+            check=check,
+            progress=advance,
+        )
+    encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+    if json_file == "-":
+        sys.stdout.buffer.write(encoded)
+        return
+    if json_file:
+        write_whole(Path(json_file), encoded)
+    show(found)
