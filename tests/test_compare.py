@@ -6,7 +6,7 @@ from pagewalk.hardware.machine import Machine, Memory, Tlb
 from pagewalk.linux.geometry import geometry
 from pagewalk.linux.mapping import Mapping, Region
 from pagewalk.replay.result import RegionCost, Replay
-from pagewalk.replay.tally import stlb_coverage
+from pagewalk.replay.tally import leaves, stlb_coverage
 from pagewalk.study import compare
 
 
@@ -141,6 +141,6 @@ def test_a_full_stlb_covers_by_leaf_size():
     mapping = Mapping(
         "mixed", geometry("x86-64"), pages, shift, pages, shift, np.zeros(7, np.int32), (Region("all"),)
     )
-    covered = stlb_coverage(machine, mapping)
+    covered = stlb_coverage(machine, leaves(mapping))
     assert covered["stlb_reach"] == 2 * (2 << 20)
     assert covered["stlb_holds"] == (2 + 4) * 4096

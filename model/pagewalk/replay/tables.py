@@ -35,6 +35,8 @@ class LevelTable:
         -1 where no array of the level serves the kind.
     ways, policy, number, cycles : ndarray of int64, shape (sets,)
         Of each set of one CPU; `number` is that within its own array.
+    array_of, entry_number : ndarray, shape (3, units)
+        Which array of the level holds the unit (-1: none), and the page number of the entry there.
     tag_space, tag_start, tag_end : ndarray of int64, shape (tags,)
         Address space and range (in 4 KiB pages, where the trace has it) that each tag covers; tags are the
         same at both levels.
@@ -49,6 +51,8 @@ class LevelTable:
     tag_space: NDArray[np.int64]
     tag_start: NDArray[np.int64]
     tag_end: NDArray[np.int64]
+    array_of: NDArray[np.int64]
+    entry_number: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,7 @@ def translate(
         second,
         leaf_level[some],
         _entries(geometry, page[some], space[some], mapping.frame[some], leaf_level[some]),
-        _pscs(machine, geometry, page[some], space[some], leaf_level[some]),
+        walk_caches(machine, geometry, page[some], space[some], leaf_level[some]),
         page[some],
     )
 
@@ -265,16 +269,32 @@ def _level(
         np.concatenate([np.arange(n) for n in sets]) if len(arrays) else np.zeros(0, np.int64),
         _by_set(arrays, np.array([a.hit_cycles for a in arrays], np.int64), sets),
         *tags,
+        chosen,
+        number,
     )
 
 
-def _pscs(
+def resized(level: LevelTable, arrays: list[Tlb]) -> LevelTable:
+    """The level with other sets, ways, index functions, policies and hit cycles in its arrays.
+
+    Parameters
+    ----------
+    level : LevelTable
+    arrays : list of Tlb
+        As many as before, that hold, serve and coalesce the same.
+    """
+    tags = level.tag_space, level.tag_start, level.tag_end
+    return _level(arrays, level.array_of, level.entry_number, level.tag_of, tags)
+
+
+def walk_caches(
     machine: Machine,
     geometry: Geometry,
     page: NDArray[np.int64],
     space: NDArray[np.int64],
     leaf_level: NDArray[np.int8],
 ) -> PscTable:
+    """Lay the paging-structure caches of a machine one after the other; arrays are of shape (units,)."""
     caches = sorted(machine.psc, key=lambda p: p.level)
     sets, ways, base = _geometry_of(caches)
     level = np.array([p.level for p in caches], np.int8)

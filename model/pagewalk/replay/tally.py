@@ -56,33 +56,13 @@ def result(
     seconds: dict[str, float],
 ) -> Replay:
     """Name what was counted."""
-    walks = int(tally.by_refs.sum())
-    counts = {
-        "accesses": tally.accesses,
-        "fetches": tally.fetches,
-        "l1_dtlb_misses": tally.l1_dtlb_misses,
-        "l1_itlb_misses": tally.l1_itlb_misses,
-        "stlb_hits": int(tally.stlb[0]),
-        "stlb_misses": walks,
-        "walks": walks,
-        "walk_refs": int(tally.by_refs @ np.arange(MAX_READS)),
-        **{f"walks_by_refs_{n}": int(tally.by_refs[n]) for n in np.flatnonzero(tally.by_refs)},
-        **{f"psc_hits_{name}": int(n) for name, n in zip(psc_names, tally.psc_hits, strict=False)},
-        **tally.events,
-    }
-    stlb_cycles = int(tally.stlb[1])
     places = [*(c.name for c in machine.cache), "memory"]
     return Replay(
         machine=machine.id or machine.name,
         mapping=mapping.name,
-        counts=counts,
-        cycles={
-            "walk": int(tally.by_page[:, 3].sum()),
-            "stlb_hit": stlb_cycles,
-            "flush": tally.flush_cycles,
-            "exposed": tally.waited + stlb_cycles + tally.flush_cycles,
-        },
-        memory={**mapping.memory, **stlb_coverage(machine, mapping)},
+        counts=counts(tally, psc_names),
+        cycles=cycles(tally, int(tally.by_page[:, 3].sum())),
+        memory={**mapping.memory, **stlb_coverage(machine, leaves(mapping))},
         walk_refs_in=dict(zip(places, tally.places.tolist(), strict=True)),
         walk_cycles_by_level={
             name: n for name, n in zip(LEVEL_NAMES, tally.level_cycles.tolist(), strict=True) if n
@@ -101,8 +81,52 @@ def result(
     )
 
 
-def stlb_coverage(machine: Machine, mapping: Mapping) -> dict[str, int]:
+def counts(tally: Tally, psc_names: tuple[str, ...]) -> dict[str, int]:
+    """The counts of a replay, by name."""
+    walks = int(tally.by_refs.sum())
+    return {
+        "accesses": tally.accesses,
+        "fetches": tally.fetches,
+        "l1_dtlb_misses": tally.l1_dtlb_misses,
+        "l1_itlb_misses": tally.l1_itlb_misses,
+        "stlb_hits": int(tally.stlb[0]),
+        "stlb_misses": walks,
+        "walks": walks,
+        "walk_refs": int(tally.by_refs @ np.arange(MAX_READS)),
+        **{f"walks_by_refs_{n}": int(tally.by_refs[n]) for n in np.flatnonzero(tally.by_refs)},
+        **{f"psc_hits_{name}": int(n) for name, n in zip(psc_names, tally.psc_hits, strict=False)},
+        **tally.events,
+    }
+
+
+def cycles(tally: Tally, walk_cycles: int) -> dict[str, int]:
+    """The cycles of a replay, by name."""
+    stlb_cycles = int(tally.stlb[1])
+    return {
+        "walk": walk_cycles,
+        "stlb_hit": stlb_cycles,
+        "flush": tally.flush_cycles,
+        "exposed": tally.waited + stlb_cycles + tally.flush_cycles,
+    }
+
+
+def leaves(mapping: Mapping) -> list[tuple[int, int, int]]:
+    """For each leaf size (log2): touched base pages that have it, and the leaves that hold them."""
+    shifts, touched = np.unique(mapping.leaf_shift, return_counts=True)
+    return [
+        (shift, pages, len(np.unique(mapping.page[mapping.leaf_shift == shift] >> (shift - 12))))
+        for shift, pages in zip(shifts.tolist(), touched.tolist(), strict=True)
+    ]
+
+
+def stlb_coverage(machine: Machine, leaves: list[tuple[int, int, int]]) -> dict[str, int]:
     """What a full second level covers of the trace's memory, in bytes.
+
+    Parameters
+    ----------
+    machine : Machine
+    leaves : list of tuple
+        As `leaves` counts them.
 
     Returns
     -------
@@ -111,13 +135,11 @@ def stlb_coverage(machine: Machine, mapping: Mapping) -> dict[str, int]:
         stlb_holds: the touched base pages that it can translate at once; each leaf size is counted as
         if it had the entries for itself, so this is at most.
     """
-    shifts, touched = np.unique(mapping.leaf_shift, return_counts=True)
     most, held = (0, 0), 0
-    for shift, pages in zip(shifts.tolist(), touched.tolist(), strict=True):
+    for shift, pages, count in leaves:
         reach = _reach(machine, shift)
-        leaves = len(np.unique(mapping.page[mapping.leaf_shift == shift] >> (shift - 12)))
         most = max(most, (pages, reach))
-        held += (pages << 12) * min(reach, leaves << shift) // (leaves << shift)
+        held += (pages << 12) * min(reach, count << shift) // (count << shift)
     return {"stlb_reach": most[1], "stlb_holds": held}
 
 
