@@ -146,18 +146,9 @@ class Run:
             self.chunk(piece, on_misses)
             if progress is not None:
                 progress(piece.start + len(piece.page))
-        tally.waited = self._waited()
+        window = self.machine.walker.window_accesses
+        tally.waited = waited_at_the_end(self.clock, self.ring, self.walkers, window, tally.accesses)
         self.path.finish()
-
-    def _waited(self) -> int:
-        """Cycles that the program waits for walks, up to the end of the last."""
-        waited, head, length = self.clock.tolist()
-        window, accesses = self.machine.walker.window_accesses, self.tally.accesses
-        for number in range(head, head + length):
-            position, done = self.ring[number % len(self.ring)].tolist()
-            if position + window < accesses:
-                waited = max(waited, done - (position + window))
-        return max(waited, int(self.walkers.max()) - accesses)
 
     def happen(self, event: np.void) -> None:
         """Apply an event of the trace."""
@@ -215,6 +206,32 @@ class Run:
         of_itlb = of_fetches if has_itlb(self.machine) else 0
         self.tally.l1_itlb_misses += of_itlb
         self.tally.l1_dtlb_misses += misses - of_itlb
+
+
+def waited_at_the_end(
+    clock: NDArray[np.int64],
+    ring: NDArray[np.int64],
+    walkers: NDArray[np.int64],
+    window: int,
+    accesses: int,
+) -> int:
+    """Cycles that the program waits for walks, up to the end of the last.
+
+    Parameters
+    ----------
+    clock, ring, walkers : ndarray of int64
+        As `pagewalk.kernels.general.cost.wait_for_walks` leaves them.
+    window : int
+        Accesses that the program may run ahead.
+    accesses : int
+        Of the whole replay.
+    """
+    waited, head, length = clock.tolist()
+    for number in range(head, head + length):
+        position, done = ring[number % len(ring)].tolist()
+        if position + window < accesses:
+            waited = max(waited, done - (position + window))
+    return max(waited, int(walkers.max()) - accesses)
 
 
 def _kinds_differ(tables: Any) -> bool:
