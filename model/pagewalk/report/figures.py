@@ -58,9 +58,10 @@ def misses(result: Result) -> Figure:
         figure = style.canvas(words.answer(result), _about(result), 0.5 + 0.27 * len(rows))
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         places = [place for place, (_, replay) in enumerate(rows) if replay is not None]
+        hues = style.hues([replay.mapping for replay in replays])
         for axes, measure in zip(panels, shown, strict=True):
             decimals = words.decimals(measure.values)
-            colours = [style.hue(replay.mapping) for replay in replays]
+            colours = [hues[replay.mapping] for replay in replays]
             bars = axes.barh(places, measure.values, height=0.78, color=colours)
             labels = [words.number(value, decimals) for value in measure.values]
             axes.bar_label(bars, labels, padding=3, size=8.5)
@@ -71,7 +72,7 @@ def misses(result: Result) -> Figure:
         panels[0].set_yticks(range(len(rows)), [name for name, _ in rows])
         for label, (_, replay) in zip(panels[0].get_yticklabels(), rows, strict=True):
             label.set(
-                color=style.hue(replay.mapping) if replay else style.INK,
+                color=hues[replay.mapping] if replay else style.INK,
                 weight="normal" if replay is None and several else "bold",
             )
         panels[0].set_ylim(len(rows) - 0.4, -0.6)
@@ -90,7 +91,7 @@ def by_caller(result: Result, machine: str) -> Figure:
     most = max((max(ends) for ends in rates[:cut]), default=0.0)
     decimals = words.decimals(rate for ends in rates for rate in ends)
     sides = (pair.before,) if pair.alone else (pair.before, pair.after)
-    thick = 0.8 / len(sides)
+    thick, hues = 0.8 / len(sides), style.hues([replay.mapping for replay in sides])
     with style.drawing():
         height = 0.6 + (0.1 + 0.15 * len(sides)) * max(len(rows), 1)
         figure = style.canvas(words.who(pair), _about(result, machine), height)
@@ -100,7 +101,7 @@ def by_caller(result: Result, machine: str) -> Figure:
                 place = row + (side - (len(sides) - 1) / 2) * thick
                 is_rest = row == cut
                 length = 0.0 if is_rest else ends[side]
-                axes.barh(place, length, height=0.94 * thick, color=style.hue(replay.mapping))
+                axes.barh(place, length, height=0.94 * thick, color=hues[replay.mapping])
                 name = f"  {replay.mapping}" if row == 0 else ""
                 axes.annotate(words.number(ends[side], decimals) + name, (length, place), (3, 0),
                               textcoords="offset points", va="center", size=8)  # fmt: skip
@@ -128,12 +129,15 @@ def over_time(result: Result, machine: str) -> Figure:
         figure = style.canvas(words.when(_pair(result, machine)), _about(result, machine), 4.2)
         for axes, (key, name) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
             ends = []
-            for layer, replay in enumerate(replays):
-                edges, values = _rates_over_time(replay.windows, key, records, scale)
-                colour, width = style.hue(replay.mapping), 2.6 if layer == 0 < len(replays) - 1 else 1.3
+            courses = _courses(replays, key)
+            colours = style.hues([group[0].mapping for group in courses])
+            for layer, group in enumerate(courses):
+                edges, values = _rates_over_time(group[0].windows, key, records, scale)
+                colour, width = colours[group[0].mapping], 2.6 if layer == 0 < len(courses) - 1 else 1.3
                 axes.stairs(values, edges, baseline=None, color=colour, linewidth=width)
-                ends.append((values[-1] if values else 0.0, replay.mapping, max(values, default=0.0)))
-            axes.set_ylim(0, 1.05 * max(top for _, _, top in ends) or 1)
+                names = words.several([replay.mapping for replay in group])
+                ends.append((values[-1] if values else 0.0, names, max(values, default=0.0), colour))
+            axes.set_ylim(0, 1.05 * max(top for _, _, top, _ in ends) or 1)
             axes.set_xlim(0, records / scale)
             axes.set_ylabel(f"{name}\nper 1000 records")
             axes.yaxis.set_major_formatter("{x:,.10g}")
@@ -142,7 +146,7 @@ def over_time(result: Result, machine: str) -> Figure:
             axes.set_axisbelow(True)
             axes.tick_params(length=0, labelcolor=style.QUIET)
             axes.tick_params(axis="x", pad=6)
-            _label_ends(axes, [(value, mapping) for value, mapping, _ in ends])
+            _label_ends(axes, [(value, names, colour) for value, names, _, colour in ends])
         axes.xaxis.set_major_formatter("{x:,.10g}")
         axes.set_xlabel(f"{unit}records since the start of the trace")
     return figure
@@ -275,6 +279,14 @@ def _consequence(caller: Caller, pair: Comparison) -> str:
     return words.relative(*caller.walk_cycles) + waste
 
 
+def _courses(replays: Sequence[Replay], key: str) -> list[list[Replay]]:
+    """Replays that go the same course all along the trace, together: they share a line and its name."""
+    groups: dict[tuple[int, ...], list[Replay]] = {}
+    for replay in replays:
+        groups.setdefault(tuple(getattr(replay.windows, key)), []).append(replay)
+    return list(groups.values())
+
+
 def _rates_over_time(windows: Windows, key: str, records: int, scale: int) -> tuple[list[float], list[float]]:
     """Edges of the windows, in `scale` records, and the rate in each; the last may be a short one."""
     width, counts = windows.accesses_per_window, getattr(windows, key)
@@ -283,13 +295,13 @@ def _rates_over_time(windows: Windows, key: str, records: int, scale: int) -> tu
     return [edge / scale for edge in edges], rates
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Name each curve at its right end, moving names apart that would lie on each other."""
     top, lowest = axes.get_ylim()[1], 0.0
-    for value, mapping in sorted(ends):
+    for value, name, colour in sorted(ends):
         height = max(value / top, lowest)
         lowest = height + 0.11
-        axes.text(1.008, height, mapping, transform=axes.transAxes, color=style.hue(mapping),
+        axes.text(1.008, height, words.shorten(name, 24), transform=axes.transAxes, color=colour,
                   weight="bold", va="center")  # fmt: skip
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
+WRONG = ("left_read_only", "left_absent")
+"""Counts of frames that went back to the allocator while the direct map had them read-only or not at all."""
+
 COLUMNS = (
     ("leaves\nsplit", ("split",)),
     ("merged", ("merge",)),
@@ -22,13 +25,9 @@ COLUMNS = (
     ("attr.\ncalls", ("attribute_calls",)),
     ("failures", ("failure",)),
     ("huge\nfallbacks", ("huge_fallbacks",)),
-    ("freed\nwrong", ("left_read_only", "left_absent")),
+    ("freed\nwrong", WRONG),
 )
-"""Columns of the table after the first two, each the sum of counts; one that is 0 everywhere is left out.
-Freed wrong: frames that went back to the allocator while the direct map had them read-only or not at all."""
-
-COLOURS = ("#1f5f9e", "#d9772b", "#2e8b57", "#8e4a9e", "#b8860b", "#77777c", "#c0392b")
-"""Of lines that are neither base nor huge, told apart in grey print by their names at the right end."""
+"""Columns of the table after the first two, each the sum of counts; one that is 0 everywhere is left out."""
 
 
 def label(life: KernelLife, lives: Sequence[KernelLife]) -> str:
@@ -69,10 +68,15 @@ def show_life(result: Result, console: Console | None = None) -> None:
     needed = Measurement.get(console, console.options.update(max_width=1000), table).minimum
     console.width = max(console.width, needed)
     console.print()
+    console.print(Text(f"{message(lives)}.", style="bold"))
+    console.print()
     console.print(table, highlight=False)
+    failed: dict[str, list[str]] = {}
     for life in lives:
         for why, times in life.failures.items():
-            console.print(Text(f"- {label(life, lives)}: {why}, {times:,} times", style="dim"))
+            failed.setdefault(f"{why}, {times:,} times", []).append(label(life, lives))
+    for what, names in failed.items():
+        console.print(Text(f"- {', '.join(names)}: {what}", style="dim"))
 
 
 def total(life: KernelLife, *keys: str) -> int:
@@ -87,23 +91,32 @@ def flush_cycles(result: Result) -> list[int]:
     return [cycles.get(life.name, 0) if len(machines) == 1 else 0 for life in result.kernels]
 
 
+MESSAGES = (
+    (WRONG, "free", "frees", "1 frame with a wrong direct map", "{:,} frames with a wrong direct map"),
+    (("split",), "split", "splits", "1 leaf", "{:,} leaves"),
+    (("flush-all",), "flush the whole TLB", "flushes the whole TLB", "once", "{:,} times"),
+)
+"""What a title speaks of: counts that are added up; the verb of many and of one; what, of one and of many."""
+
+
 def message(lives: Sequence[KernelLife]) -> str:
     """What stands out, in a sentence that is right whichever way it goes."""
     said = []
-    for key, verb in (("split", "splits {} leaves"), ("flush-all", "flushes the whole TLB {} times")):
-        counts = [total(life, key) for life in lives]
-        most, least = (lives[counts.index(extreme(counts))] for extreme in (max, min))
-        if max(counts) == 0:
+    for keys, many, one, once, often in MESSAGES:
+        counts = [total(life, *keys) for life in lives]
+        most, least = max(counts), min(counts)
+        if most == 0:
             continue
-        if max(counts) == min(counts):
-            said.append(f"every kernel {verb.format(f'{max(counts):,}')}")
-        else:
-            name, other = label(most, lives), label(least, lives)
-            said.append(f"{name} {verb.format(f'{max(counts):,}')}, {other} {min(counts):,}")
-    wrong = max(lives, key=lambda life: total(life, "left_read_only", "left_absent"))
-    frames = total(wrong, "left_read_only", "left_absent")
-    if frames:
-        said.append(f"{label(wrong, lives)} frees {frames:,} frames with a wrong direct map")
+        what = once if most == 1 else often.format(most)
+        if most == least:
+            said.append(f"{'each kernel' if len(lives) > 1 else label(lives[0], lives)} {one} {what}")
+            continue
+        who, others = (
+            [label(life, lives) for life, count in zip(lives, counts, strict=True) if count == extreme]
+            for extreme in (most, least)
+        )
+        doing = f"{words.several(who)} {many if len(who) > 1 else one} {what}"
+        said.append(f"{doing}, {words.several(others)} {f'{least:,}' if least else 'none'}")
     sentence = "; ".join(said) or "no leaf is split, and the whole TLB is never flushed"
     return sentence[0].upper() + sentence[1:]
 
@@ -113,7 +126,7 @@ def along_events(result: Result) -> Figure:
     lives = result.kernels
     smallest = [next(iter(life.direct_map_kb.values())) for life in lives]
     every: list[tuple[str, list[list[float]]]] = [
-        ("direct map by base pages\nMiB", [[kb / 1024 for kb in samples] for samples in smallest]),
+        ("direct map\nin base pages, MiB", [[kb / 1024 for kb in samples] for samples in smallest]),
         ("full flushes\nso far", [[*life.counts["flush-all"]] for life in lives]),
         ("failures\nso far", [[*life.counts["failure"]] for life in lives]),
     ]
@@ -138,11 +151,10 @@ def _lines(axes: Axes, lives: Sequence[KernelLife], series: Sequence[Sequence[fl
         shared.setdefault(tuple(values), []).append(life)
     top = max(max(values) for values in series) or 1
     lowest = -1.0
+    colours = style.hues([life.name for life in lives])
     for values, group in sorted(shared.items(), key=lambda item: item[0][-1]):
         names = ", ".join(label(life, lives) for life in group)
-        colour = COLOURS[lives.index(group[0]) % len(COLOURS)]
-        if len(shared) > 1 and style.hue(group[0].name) != style.hue(""):
-            colour = style.hue(group[0].name)
+        colour = colours[group[0].name]
         axes.step(range(len(values) + 1), [*values, values[-1]], where="post", color=colour, linewidth=1.6)
         height = max(values[-1] / (1.05 * top), lowest)
         lowest = height + 0.13

@@ -8,7 +8,7 @@ Figures are made without pyplot, so that no window system and no global state is
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ INK, QUIET, RULE = "#1d1d1f", "#6b6b70", "#d9d9de"
 
 _HUES = {"base": "#d9772b", "pmd": "#1f5f9e", "huge": "#1f5f9e"}
 _GREY = "#77777c"
+
+_OTHERS = ("#1f5f9e", "#2e8b57", "#8e4a9e", "#b8860b", "#c0392b", "#3b9fb0", "#77777c")
+"""Of lines that are neither base nor huge; their names at the right end tell them apart in grey print."""
 
 WIDTH = 9.6
 """Inches; every figure has the same, so that a page of them lines up."""
@@ -56,6 +59,16 @@ def drawing() -> Iterator[None]:
 def hue(mapping: str) -> str:
     """The colour of a mapping."""
     return _HUES.get(mapping, _GREY)
+
+
+def hues(mappings: Sequence[str]) -> dict[str, str]:
+    """A colour for each line of a figure: of its own for `base` and huge ones, the others in turn."""
+    others = [mapping for mapping in dict.fromkeys(mappings) if mapping not in _HUES]
+    if len(others) == 1:
+        return {mapping: hue(mapping) for mapping in mappings}
+    free = [colour for colour in _OTHERS if colour not in {_HUES.get(mapping) for mapping in mappings}]
+    given = {mapping: free[place % len(free)] for place, mapping in enumerate(others)}
+    return {mapping: given.get(mapping) or hue(mapping) for mapping in mappings}
 
 
 def shades(mapping: str, count: int) -> list[str]:

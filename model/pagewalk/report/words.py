@@ -107,18 +107,28 @@ def verdict(comparison: Comparison) -> str:
     machine, paid = comparison.after.machine, price(comparison.paid_bytes)
     if not any(measure.values):
         return f"Nothing to save on {machine}: no page walk under either mapping."
+    who, ending = subject(comparison)
     return (
-        f"{_capital(mapping(comparison.after.mapping))} {effect(measure)} on {machine} "
-        f"({_rates(measure)} {measure.unit}){_waiting(comparison, measure)}, {paid}."
+        f"{who} {effect(measure, ending)} on {machine} "
+        f"({_rates(measure)} {measure.unit}){_waiting(comparison, measure, ending)}, {paid}."
     )
 
 
-def _waiting(comparison: Comparison, headline: Measure) -> str:
+def subject(pair: Comparison) -> tuple[str, str]:
+    """Who a comparison is about, and the ending of its verbs: none for "PMD leaves", "s" for one kernel."""
+    known = _NAMES.get(pair.after.mapping)
+    if known:
+        return _capital(known), ""
+    return f"{_capital(pair.after.mapping)} instead of {pair.before.mapping}", "s"
+
+
+def _waiting(comparison: Comparison, headline: Measure, ending: str) -> str:
     """What becomes of all the waiting for translation, STLB hits and flushes too, where that differs."""
     exposed = next((m for m in comparison.measures if m.name == "exposed cycles"), None)
     if exposed is None or not any(exposed.values) or exposed.values == headline.values:
         return ""
-    return f" and {effect(Measure('cycles that the program waits', exposed.unit, exposed.values))}"
+    waits = Measure("cycles that the program waits", exposed.unit, exposed.values)
+    return f" and {effect(waits, ending)}"
 
 
 def _rates(measure: Measure) -> str:
@@ -126,21 +136,19 @@ def _rates(measure: Measure) -> str:
     return " to ".join(dict.fromkeys(number(value, places) for value in measure.values))
 
 
-def effect(measure: Measure) -> str:
-    """What becomes of a cost: "save 12.3 % of the walk cycles", "cost 3.1 times the page walks"."""
+def effect(measure: Measure, ending: str = "") -> str:
+    """What becomes of a cost: "save 12.3 % of the walk cycles", "costs 3.1 times the page walks"."""
     before, after = measure.values
     moved = change(before, after)
     if moved is None:
-        return f"bring {measure.name} where there were none"
+        return f"bring{ending} {measure.name} where there were none"
     if moved == 0:
-        return f"leave the {measure.name} as they are"
+        return f"leave{ending} the {measure.name} as they are"
     if moved < 0:
-        return f"save {_percent(-moved) if after else 'all'} of the {measure.name}"
-    return (
-        f"cost {1 + moved:,.1f} times the {measure.name}"
-        if moved >= 1
-        else f"cost {_percent(moved)} more {measure.name}"
-    )
+        return f"save{ending} {_percent(-moved) if after else 'all'} of the {measure.name}"
+    if moved >= 1:
+        return f"cost{ending} {number(1 + moved, 0 if moved >= 99 else 1)} times the {measure.name}"
+    return f"cost{ending} {_percent(moved)} more {measure.name}"
 
 
 def verdict_of_all(found: Sequence[Comparison]) -> str:
@@ -148,14 +156,15 @@ def verdict_of_all(found: Sequence[Comparison]) -> str:
     measures = {comparison.after.machine: headline(comparison) for comparison in found}
     moved = {machine: change(*measure.values) or 0.0 for machine, measure in measures.items()}
     best, *_, worst = sorted(moved, key=lambda machine: moved[machine])
-    subject = _capital(mapping(found[0].after.mapping))
+    who, ending = subject(found[0])
     name = measures[best].name
     if not any(moved.values()) and all(len(set(measure.values)) == 1 for measure in measures.values()):
-        return f"{subject} change nothing on {len(moved)} machines"
+        return f"{who} change{ending} nothing on {len(moved)} machines"
     if moved[worst] < 0 and name == measures[worst].name:
-        least, most = _percent(-moved[worst]), _percent(-moved[best])
-        return f"{subject} save {least} ({worst}) to {most} ({best}) of the {name} on {len(moved)} machines"
-    return f"{subject} {effect(measures[best])} on {best}; they {effect(measures[worst])} on {worst}"
+        saved = f"{_percent(-moved[worst])} ({worst}) to {_percent(-moved[best])} ({best})"
+        return f"{who} save{ending} {saved} of the {name} on {len(moved)} machines"
+    there = f"{'it' if ending else 'they'} {effect(measures[worst], ending)} on {worst}"
+    return f"{who} {effect(measures[best], ending)} on {best}; {there}"
 
 
 def answer(result: Result) -> str:
@@ -167,7 +176,8 @@ def answer(result: Result) -> str:
         measure = headline(found[0])
         if not any(measure.values):
             return "No page walk under either mapping: nothing to save"
-        return f"{_capital(mapping(found[0].after.mapping))} {effect(measure)} on {found[0].after.machine}"
+        who, ending = subject(found[0])
+        return f"{who} {effect(measure, ending)} on {found[0].after.machine}"
     rates = [compare(replay, replay).walk_rates[0] for replay in result.replays]
     low, high = (number(rate, decimals(rates)) for rate in (min(rates), max(rates)))
     return f"{low if low == high else f'{low} to {high}'} walk cycles per 1000 accesses"
@@ -216,28 +226,39 @@ def when(pair: Comparison) -> str:
         )
     fewer = sum(b < a for a, b in zip(old, new, strict=False))
     more = sum(b > a for a, b in zip(old, new, strict=False))
-    subject = _capital(mapping(pair.after.mapping))
+    who, ending = subject(pair)
     if not fewer and not more:
-        return f"{subject} change nothing at any time"
+        return f"{who} change{ending} nothing at any time"
     for count, word in ((fewer, "fewer"), (more, "more")):
         if count == len(old):
-            return f"{subject} cost {word} walk cycles all along the trace"
-    return f"{subject} cost fewer walk cycles in {fewer} of {len(old)} windows of the trace, more in {more}"
+            return f"{who} cost{ending} {word} walk cycles all along the trace"
+    some = f"{who} cost{ending} fewer walk cycles in {fewer} of {len(old)} windows of the trace"
+    return f"{some}, more in {more or 'none'}"
 
 
 def where(replays: Sequence[Replay]) -> str:
     """Where walk references were found most often, as a title."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, dict[str, list[str]]] = {}
     for replay in replays:
         found = replay.walk_refs_in
         if any(found.values()):
             place = max(found, key=lambda name: found[name])
             share = dict(zip(found, shares(list(found.values())), strict=True))[place]
-            said.setdefault(place, []).append(f"{replay.mapping} {share}")
+            said.setdefault(place, {}).setdefault(share, []).append(replay.mapping)
     if not said:
         return "No walk, so no walk reference"
-    places = "; in ".join(f"{place}: {', '.join(names)}" for place, names in said.items())
+    places = "; in ".join(
+        f"{place}: {', '.join(f'{several(names)} {share}' for share, names in parts.items())}"
+        for place, parts in said.items()
+    )
     return f"Walk references are most often found in {places}"
+
+
+def several(names: Sequence[str]) -> str:
+    """Names in a row: ``a``, ``a and b``, ``a, b and c``; of more than three ``a and 4 others``."""
+    if len(names) > 3:
+        return f"{names[0]} and {len(names) - 1} others"
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def price(paid_bytes: int) -> str:
