@@ -102,10 +102,10 @@ def test_nothing_is_said_or_drawn_where_nothing_happened(tmp_path):
         ),
         (
             (BEST, msgspec.structs.replace(BEST, name="b")),
-            "Each kernel splits 1 leaf; each kernel flushes the whole TLB 2 times",
+            "every kernel splits 1 leaf; every kernel flushes the whole TLB 2 times",
         ),
-        ((life("a", flush_all=1),), "A flushes the whole TLB once"),
-        ((life("a"),), "No leaf is split, and the whole TLB is never flushed"),
+        ((life("a", flush_all=1),), "a flushes the whole TLB once"),
+        ((life("a"),), "no leaf is split, and the whole TLB is never flushed"),
     ],
 )
 def test_the_title_says_what_stands_out(lives, said):

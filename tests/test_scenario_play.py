@@ -54,6 +54,27 @@ def test_an_area_is_touched_where_the_kernel_put_it():
     assert one.trace.cpus == 2
 
 
+def test_a_region_has_what_rounding_added_to_its_area():
+    """4 MiB and 64 bytes are 1025 base pages; as PMD leaves they take 6 MiB."""
+    one = lived(Vmalloc(name="a", size=(4 * MIB) + 64, huge=True), walk("a", 8))
+    region = one.mapping.regions[one.mapping.region[0]]
+    assert region.waste_bytes == one.mapping.memory["rounding_waste"] == 6 * MIB - 1025 * 4096
+    small = lived(Vmalloc(name="a", size=(4 * MIB) + 64), walk("a", 8))
+    assert not any(region.waste_bytes for region in small.mapping.regions)
+
+
+def test_notes_say_what_a_kernels_name_does_not():
+    step = (Vmalloc(name="a", size=4096), walk("a", 8))
+    named = msgspec.structs.replace(TABLE, parameters=["nohugevmalloc"], reset="range", huge_since="v8")
+    assert lived(*step, table=named).mapping.notes == (
+        "k is Linux 6.12 with nohugevmalloc, the direct map reset by range",
+        "x86-64 is taken to have huge vmalloc since v8",
+        "Kernels are modelled, not recorded; page tables and rounding waste are the highest of their lives.",
+    )
+    plain = msgspec.structs.replace(TABLE, name="6.12")
+    assert len(lived(*step, table=plain).mapping.notes) == 1
+
+
 def test_the_direct_map_of_an_area_is_its_frames():
     one = lived(Vmalloc(name="a", size=64 << 10), walk("a", 4096, direct=True))
     at, _ = addresses(one)

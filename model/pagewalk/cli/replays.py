@@ -126,8 +126,9 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     from pagewalk.study.scenario import packaged, read
 
     if list_:
+        width = max(map(len, packaged()))
         for name in packaged():
-            click.echo(f"{name:20} {read(name).title}")
+            click.echo(f"{name:{width}}  {read(name).title}")
         return
     chosen = read(scenario)
     folder = out or Path("out") / chosen.name
@@ -146,4 +147,4 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     _answer(found, json_file)
     if json_file != "-":
         click.echo(f"\nFigures and result.json are in {folder}/")
-        click.echo("Next: pagewalk replay TRACE --machine NAME   (pagewalk machines lists them)")
+        click.echo(f"Next: pagewalk report {folder / 'result.json'}   (all of it as one page)")

@@ -109,7 +109,7 @@ def message(lives: Sequence[KernelLife]) -> str:
             continue
         what = once if most == 1 else often.format(most)
         if most == least:
-            said.append(f"{'each kernel' if len(lives) > 1 else label(lives[0], lives)} {one} {what}")
+            said.append(f"{'every kernel' if len(lives) > 1 else label(lives[0], lives)} {one} {what}")
             continue
         who, others = (
             [label(life, lives) for life, count in zip(lives, counts, strict=True) if count == extreme]
@@ -117,8 +117,7 @@ def message(lives: Sequence[KernelLife]) -> str:
         )
         doing = f"{words.several(who)} {many if len(who) > 1 else one} {what}"
         said.append(f"{doing}, {words.several(others)} {f'{least:,}' if least else 'none'}")
-    sentence = "; ".join(said) or "no leaf is split, and the whole TLB is never flushed"
-    return sentence[0].upper() + sentence[1:]
+    return "; ".join(said) or "no leaf is split, and the whole TLB is never flushed"
 
 
 def along_events(result: Result) -> Figure:

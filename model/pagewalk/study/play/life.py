@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from pagewalk.linux.memory.areas import Area
 from pagewalk.linux.memory.kernel import Kernel
 from pagewalk.replay.result import KernelLife
 from pagewalk.study.play.steps import KernelTable
@@ -35,14 +36,18 @@ def sample(life: KernelLife, kernel: Kernel, event: str, accesses: int) -> None:
     for name in COUNTED:
         life.counts.setdefault(name, []).append(kernel.counts[name])
     areas = kernel.areas.values()
-    asked = sum(-(-area.asked_bytes // kernel.page_bytes) for area in areas) * kernel.page_bytes
     memory = {
         "areas": sum(area.size_bytes for area in areas),
-        "rounding_waste": sum(area.size_bytes for area in areas) - asked,
+        "rounding_waste": sum(waste_bytes(area, kernel.page_bytes) for area in areas),
         "page_tables": kernel.maps.tables.table_bytes(),
     }
     for name, size in memory.items():
         life.memory.setdefault(name, []).append(size)
+
+
+def waste_bytes(area: Area, page_bytes: int) -> int:
+    """What rounding up to leaves added to an area beyond the base pages that were asked for."""
+    return area.size_bytes - -(-area.asked_bytes // page_bytes) * page_bytes
 
 
 def failures(kernel: Kernel) -> dict[str, int]:

@@ -7,6 +7,7 @@ kernel made between.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from pagewalk.linux.memory.maps import Happening
 from pagewalk.linux.modelled import layout_of
 from pagewalk.replay.result import KernelLife
 from pagewalk.study.play.accesses import addresses, flags
-from pagewalk.study.play.life import born, failures, sample
+from pagewalk.study.play.life import born, failures, sample, waste_bytes
 from pagewalk.study.play.steps import Access, KernelTable, Step, expanded, start
 from pagewalk.trace.trace import EVENT, FLUSH_ALL, FLUSH_RANGE, Trace, from_pages
 
@@ -133,6 +134,8 @@ class _Mapper:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.seen = kernel, -1
         self.layout: Layout | None = None
+        self.waste: dict[str, int] = {}
+        """Region of an area, by its name -> bytes that rounding to leaves added."""
 
     def accesses(self, event: Access, number: int, pages: _Pages) -> _Part:
         """The accesses of an event, its pages as they are mapped now."""
@@ -141,15 +144,23 @@ class _Mapper:
         state = hash((len(kernel.maps.log), len(kernel.areas), *kernel.areas))
         if self.layout is None or state != self.seen:
             self.layout, self.seen = layout_of(kernel), state
+            self.waste = {
+                f"vmalloc {area.start:#x}": waste_bytes(area, kernel.page_bytes)
+                for area in kernel.areas.values()
+            }
         distinct, page = np.unique(at.ravel() >> np.uint64(12), return_inverse=True)
         mapping = map_trace(distinct, self.layout, "recorded")
         shape = at.shape
         return _Part(
-            page.ravel() + pages.add(mapping),
+            page.ravel() + pages.add(replace(mapping, regions=tuple(map(self._wasting, mapping.regions)))),
             (at.ravel() & np.uint64(0xFFF)).astype(np.uint16),
             np.tile(flags(event), shape[0]),
             np.full(at.size, event.cpu, np.uint8),
         )
+
+    def _wasting(self, region: Region) -> Region:
+        """The region of an area with the bytes that rounding added to it."""
+        return replace(region, waste_bytes=self.waste.get(region.name, 0))
 
 
 def _put_together(
@@ -185,12 +196,20 @@ def _put_together(
         region.astype(np.int32),
         tuple(pages.regions.values()),
         {name: max(life.memory[name]) for name in ("page_tables", "rounding_waste")},
-        (
-            f"{table.name} is a modelled kernel {kernel.rules.release.name} on {kernel.rules.arch.name}",
-            "page_tables and rounding_waste are the highest of a kernel's life",
-        ),
+        tuple(_notes(table, kernel)),
     )
     return replace(trace, cpus=table.cpus), mapping
+
+
+def _notes(table: KernelTable, kernel: Kernel) -> Iterator[str]:
+    """What a reader must know of a kernel that its name does not say."""
+    said = [*table.parameters, *(["aged memory"] if table.aged else [])]
+    said += [f"the direct map reset by {table.reset}"] if table.reset != "page" else []
+    if said or table.name != table.release:
+        yield f"{table.name} is Linux {table.release}{' with ' if said else ''}{', '.join(said)}"
+    if table.huge_since:
+        yield f"{kernel.rules.arch.name} is taken to have huge vmalloc since {table.huge_since}"
+    yield "Kernels are modelled, not recorded; page tables and rounding waste are the highest of their lives."
 
 
 def digest(tables: list[KernelTable], steps: list[Step]) -> str:
