@@ -144,3 +144,16 @@ def test_a_full_stlb_covers_by_leaf_size():
     covered = stlb_coverage(machine, leaves(mapping))
     assert covered["stlb_reach"] == 2 * (2 << 20)
     assert covered["stlb_holds"] == (2 + 4) * 4096
+
+
+def test_reach_is_not_that_of_the_direct_maps_1_gib_leaves():
+    """They hold most of the touched pages, but what vmalloc maps has 4 KiB or 2 MiB leaves."""
+    tlb = [
+        Tlb(name="L1", level=1, entries=1, ways=0),
+        Tlb(name="STLB", level=2, entries=8, ways=0, holds=["4K", "2M"]),
+        Tlb(name="STLB 1G", level=2, entries=4, ways=0, holds=["1G"]),
+    ]
+    machine = Machine(schema="pagewalk.machine/1", name="m", tlb=tlb, memory=Memory(latency_cycles=1))
+    assert stlb_coverage(machine, [(12, 3, 3), (30, 100, 1)])["stlb_reach"] == 8 << 12
+    assert stlb_coverage(machine, [(12, 3, 3), (21, 4, 1), (30, 100, 1)])["stlb_reach"] == 8 << 21
+    assert stlb_coverage(machine, [(30, 100, 1)])["stlb_reach"] == (8 << 21) + (4 << 30)

@@ -10,6 +10,7 @@ from pagewalk.trace.trace import CHUNK
 
 WINDOWS = 200
 """Points of the time series."""
+GIB_SHIFT = 30
 LEVEL_NAMES = ("host", "PTE", "PDE", "PDPTE", "PML4E", "PML5E")
 
 
@@ -131,14 +132,18 @@ def stlb_coverage(machine: Machine, leaves: list[tuple[int, int, int]]) -> dict[
     Returns
     -------
     dict
-        stlb_reach: its entries times the leaf that most of the touched base pages have.
+        stlb_reach: its entries times the leaf that most of the touched base pages have. Leaves of 1 GiB and
+        more count only where there are no others: vmalloc has none (reference, section 0, fact 3), and
+        one of them in the direct map holds any number of pages.
         stlb_holds: the touched base pages that it can translate at once; each leaf size is counted as
         if it had the entries for itself, so this is at most.
     """
     most, held = (0, 0), 0
+    some_below = any(shift < GIB_SHIFT for shift, _, _ in leaves)
     for shift, pages, count in leaves:
         reach = _reach(machine, shift)
-        most = max(most, (pages, reach))
+        if shift < GIB_SHIFT or not some_below:
+            most = max(most, (pages, reach))
         held += (pages << 12) * min(reach, count << shift) // (count << shift)
     return {"stlb_reach": most[1], "stlb_holds": held}
 
