@@ -233,9 +233,10 @@ class Walks:
         )
         if psc is not None:
             self.psc_hits[psc.description.name] += 1
+        combined = self.machine.guest is not None and self.machine.guest.combined_psc
         for level in range(first, leaf - 1, -1):
             address = self.entry_address(level, page, space)
-            if self.machine.guest is not None:
+            if self.machine.guest is not None and not (level == first and psc is not None and combined):
                 self.host(number, cpu, address)
             self.read(number, address, LEVEL[level])
         if self.machine.guest is not None:

@@ -270,6 +270,7 @@ def machines(
         more["guest"] = Guest(
             host_leaf=draw(st.sampled_from(["4K", "2M", "1G"])),
             host_levels=host_levels,
+            combined_psc=draw(st.booleans()),
             nested_entries=nested["entries"] if draw(st.booleans()) else 0,
             nested_ways=nested["ways"],
             host_psc=draw(pscs(host_levels, policies, "host ")),

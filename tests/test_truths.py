@@ -261,15 +261,20 @@ def test_cold_nested_walk(
 
 
 @BOTH
-@pytest.mark.parametrize(("nested", "references"), [(0, 3), (64, 2)])
-def test_warm_nested_walk(simulator: Simulator, accesses: int, nested: int, references: int) -> None:
+@pytest.mark.parametrize(("nested", "combined", "references"), [(0, False, 3), (64, False, 2), (0, True, 2)])
+def test_warm_nested_walk(
+    simulator: Simulator, accesses: int, nested: int, combined: bool, references: int
+) -> None:
     """Upper levels of both dimensions cached: 3; the host's translation of the guest's table page too: 2.
 
-    The nested TLB holds the few table pages, which every walk reads, but not the 1024 frames of data.
+    The nested TLB holds the few table pages, which every walk reads, but not the 1024 frames of data. A
+    combined PDE-cache entry knows where the host has the table page.
     """
     host = [Psc(name=f"host {level}", level=level, entries=64) for level in (2, 3, 4)]
     own = [Psc(name=f"guest {level}", level=level, entries=64) for level in (2, 3, 4)]
-    hardware = machine(tlb(1, 1), *own, guest=Guest(host_psc=host, nested_entries=nested))
+    hardware = machine(
+        tlb(1, 1), *own, guest=Guest(host_psc=host, nested_entries=nested, combined_psc=combined)
+    )
     order = np.arange(max(4096, accesses // 8)) * 7 % 1024
     _, _, counts = simulator(hardware, mapping(pages(1024), frame=range(1 << 20, (1 << 20) + 1024)), order)
     assert counts[f"walks_by_refs_{references}"] / counts["walks"] > 0.97

@@ -212,6 +212,10 @@ class Guest(Described, frozen=True, kw_only=True):
         Levels of the host's tables.
     nested_entries, nested_ways : int
         The nested TLB, that keeps guest-physical to host-physical page translations; 0 entries: none.
+    combined_psc : bool
+        An entry of the guest's paging-structure caches gives the host-physical address of the table below
+        it, so that a walk that finds one does not translate that address (Intel SDM volume 3, 28.3.1:
+        combined paging-structure-cache entries); else it gives the guest-physical one.
     host_psc : list of Psc
         Paging-structure caches of the host dimension.
     """
@@ -220,6 +224,7 @@ class Guest(Described, frozen=True, kw_only=True):
     host_levels: int = 4
     nested_entries: int = 0
     nested_ways: int = 0
+    combined_psc: bool = False
     host_psc: list[Psc] = field(default_factory=list)
 
 

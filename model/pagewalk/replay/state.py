@@ -80,6 +80,7 @@ def _host(machine: Machine, cpus: int) -> Any:
     return Host(
         levels,
         leaf_level,
+        guest.combined_psc if guest else False,
         np.array([p.level for p in pscs], np.int8),
         base,
         sets,

@@ -38,6 +38,8 @@ class Host(NamedTuple):
 
     levels: int
     leaf_level: int
+    combined: bool
+    """An entry of the guest's paging-structure caches gives the host's address of the table below it."""
     psc_level: np.ndarray
     """int8 (pscs,)"""
     psc_base: np.ndarray
@@ -90,18 +92,19 @@ def walk(unit, cpu, tables, host, ends, address_out, level_out, psc_hits, by_ref
     for w in range(len(unit)):
         u = unit[w]
         offset = cpu[w] * tables.psc_sets
-        top = tables.levels + 1
+        top, translated = tables.levels + 1, 0
         for p in range(tables.psc_first[u], len(tables.psc_level)):
             s = offset + tables.psc_set[p, u]
             if find(tables.psc, s, tables.psc_tag[p, u]):
                 top = tables.psc_level[p]
                 psc_hits[p] += 1
+                translated = top - 1 if host.combined else 0
                 break
             insert(tables.psc, s, tables.psc_tag[p, u])
         begin = m
         for level in range(top - 1, tables.leaf_level[u] - 1, -1):
             address = tables.entry[level, u]
-            if host.levels > 0:
+            if host.levels > 0 and level != translated:
                 m = _host_reads(host, cpu[w], address, address_out, level_out, m)
             address_out[m] = address
             level_out[m] = level

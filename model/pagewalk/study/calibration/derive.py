@@ -203,7 +203,8 @@ def _host(leaf: str) -> dict[str, Any]:
     return {
         "host_leaf": leaf,
         "nested_entries": guest.nested_entries,
-        "assumed": dict.fromkeys(("host_levels", "nested_entries", "nested_ways"), why),
+        "combined_psc": guest.combined_psc,
+        "assumed": dict.fromkeys(("host_levels", "nested_entries", "nested_ways", "combined_psc"), why),
         "host_psc": [
             {
                 "name": psc.name,

@@ -74,7 +74,8 @@ def hosted(machine: Machine, host_leaf: str) -> Machine:
     """The machine in a guest whose host maps with this leaf; as it is for "".
 
     A machine without a guest table gets the host dimension that the guest presets share: 16 entries of
-    nested TLB and host paging-structure caches of 32, 4 and 2 entries, all assumed (docs/machines.md).
+    nested TLB and host paging-structure caches of 32, 4 and 2 entries, all assumed, and paging-structure
+    caches that hold the host's addresses (docs/machines.md).
     """
     if not host_leaf:
         return machine
@@ -84,6 +85,7 @@ def hosted(machine: Machine, host_leaf: str) -> Machine:
     shape = [("PDE", 2, 32, 4), ("PDPTE", 3, 4, 0), ("PML4E", 4, 2, 0)]
     own = machine.guest or Guest(
         nested_entries=16,
+        combined_psc=True,
         host_psc=[Psc(name=f"host {n} cache", level=lv, entries=e, ways=w) for n, lv, e, w in shape],
     )
     guest = msgspec.structs.replace(own, host_leaf=host_leaf)
