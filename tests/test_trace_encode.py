@@ -82,16 +82,21 @@ def test_facts_are_counts(records, size):
         assert found.stores[number] == sum(flag & (FETCH | STORE) == STORE for flag in mine)
         assert found.loads[number] == sum(not flag & (FETCH | STORE) for flag in mine)
         assert found.data[number] == data.count(number)
-    assert found.runs == sum(one != other for one, other in zip([None, *data], data, strict=False))
+    kinds = ["fetch" if flag & FETCH else "store" if flag & STORE else "load" for _, flag in records]
+    for row, wanted in enumerate((["load"], ["store"], ["fetch"], ["load", "store"])):
+        stream = [number for (number, _), kind in zip(records, kinds, strict=True) if kind in wanted]
+        begun = [one for one, before in zip(stream, [None, *stream], strict=False) if one != before]
+        assert found.runs[:, row].tolist() == [begun.count(number) for number in range(6)]
+    assert found.by_cpu.tolist() == [len(records)]
 
 
 def test_runs_go_on_over_chunks():
-    count = np.zeros((2, 3), np.int64)
-    one, two = np.array([0, 0, 1], np.int64), np.array([1, 1, 0], np.int64)
-    state = tally(one, np.array([0, 0, 0], np.uint8), count, 0, -1)
-    assert state == (2, 1)
-    assert tally(two, np.array([0, 2, 1], np.uint8), count, *state) == (3, 0)
+    count, runs, last = np.zeros((2, 3), np.int64), np.zeros((2, 4), np.int64), np.full(4, -1)
+    tally(np.array([0, 0, 1], np.int64), np.array([0, 0, 0], np.uint8), count, runs, last)
+    assert last.tolist() == [1, -1, -1, 1]
+    tally(np.array([1, 1, 0], np.int64), np.array([0, 2, 1], np.uint8), count, runs, last)
     assert count.tolist() == [[2, 1, 0], [2, 0, 1]]
+    assert runs.tolist() == [[1, 1, 0, 2], [1, 0, 1, 1]]
 
 
 @settings(max_examples=100, deadline=None)

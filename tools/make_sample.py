@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from pagewalk.trace import sample
+from pagewalk.trace.cut import cut
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.store.write import write_trace
-from pagewalk.trace.trace import cut
 
 RECORDS = 1 << 24
 

@@ -1,14 +1,14 @@
 """trace info, formats, convert, synth; and the group of all trace commands."""
 
-import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from pagewalk.cli.cutting import cutting, part
 from pagewalk.cli.progress import progress
 from pagewalk.cli.recording import record
-from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.trace.synth.kinds import KINDS
 from pagewalk.trace.synth.spec import fields, make
@@ -45,7 +45,8 @@ def info(trace: str, format_: str, json_file: str | None) -> None:
     import msgspec
 
     from pagewalk.linux.layout import read_layout
-    from pagewalk.report.traces import information, show
+    from pagewalk.report.trace.information import information
+    from pagewalk.report.trace.terminal import show
     from pagewalk.trace.open import open_trace
 
     announce_compiling()
@@ -66,7 +67,7 @@ def info(trace: str, format_: str, json_file: str | None) -> None:
 @trace.command()
 def formats() -> None:
     """List the formats that a trace can be read from, and what each tells of an access."""
-    from pagewalk.report.traces import show_formats
+    from pagewalk.report.trace.terminal import show_formats
     from pagewalk.trace.readers import readers
 
     show_formats(list(readers()))
@@ -76,17 +77,19 @@ def formats() -> None:
 @click.argument("trace", metavar="IN")
 @click.argument("out", type=click.Path(path_type=Path))
 @format_option
-@click.option("--records", metavar="A:B", help="Only records A up to B (exclusive), counted from 0.")
+@cutting
 @click.option("--plain", is_flag=True, help="Columns as .npy, not .npy.zst: larger, for memory-mapping.")
-def convert(trace: str, out: Path, format_: str, records: str | None, plain: bool) -> None:
-    """Write the trace IN as a new trace folder OUT, with the layout that lies beside it."""
+def convert(trace: str, out: Path, format_: str, plain: bool, **wanted: Any) -> None:
+    """Write the trace IN, or part of it, as a new trace folder OUT, with the layout that lies beside it.
+
+    Different options narrow the part; one that is repeated widens it.
+    """
     from pagewalk.trace.open import open_raw, open_trace
     from pagewalk.trace.store.write import new_target, write_stream, write_trace
-    from pagewalk.trace.trace import cut
 
     new_target(out)
     announce_compiling()
-    if Path(trace).is_file() and records is None and not plain:
+    if Path(trace).is_file() and not plain and all(value in (None, ()) for value in wanted.values()):
         raw = open_raw(Path(trace), format_)
         with progress("writing", None) as advance:
             source = f"{Path(trace).name}, sha256 {raw.digest()}"
@@ -95,13 +98,10 @@ def convert(trace: str, out: Path, format_: str, records: str | None, plain: boo
         return
     opened = open_trace(trace, format_)
     source = f"{opened.name}, sha256 {opened.digest()}"
-    if records is not None:
-        bounds = re.fullmatch(r"(\d{0,18}):(\d{0,18})", records)
-        if bounds is None:
-            raise BadInput("--records", f"{records!r} is no range", "write A:B, as 0:1000000")
-        opened = cut(opened, int(bounds[1] or 0), int(bounds[2] or opened.accesses))
-        source = f"records {records} of {source}"
+    with progress("looking", opened.accesses) as advance:
+        opened, said = part(opened, **wanted, progress=advance)
     with progress("writing", opened.accesses) as advance:
+        source = f"{said} of {source}" if said else source
         write_trace(opened, out, compress=not plain, source=source, progress=advance)
     written(out)
 

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from pagewalk.linux.layout import Layout
 
 _HALF = 1 << 63
+OUTSIDE = "vmalloc space outside areas"
+"""Vmalloc addresses of which a layout knows no more."""
 
 _X86_TOP = (
     ("cpu_entry_area", 0xFFFF_FE00_0000_0000, 0xFFFF_FE80_0000_0000),
@@ -18,14 +20,14 @@ RANGES: dict[str, tuple[tuple[str, int, int], ...]] = {
     "x86-64": (
         ("user", 0, _HALF),
         ("direct map", 0xFFFF_8880_0000_0000, 0xFFFF_C880_0000_0000),
-        ("vmalloc space outside areas", 0xFFFF_C900_0000_0000, 0xFFFF_E900_0000_0000),
+        (OUTSIDE, 0xFFFF_C900_0000_0000, 0xFFFF_E900_0000_0000),
         ("vmemmap", 0xFFFF_EA00_0000_0000, 0xFFFF_EB00_0000_0000),
         *_X86_TOP,
     ),
     "x86-64-5level": (
         ("user", 0, _HALF),
         ("direct map", 0xFF11_0000_0000_0000, 0xFF91_0000_0000_0000),
-        ("vmalloc space outside areas", 0xFFA0_0000_0000_0000, 0xFFD2_0000_0000_0000),
+        (OUTSIDE, 0xFFA0_0000_0000_0000, 0xFFD2_0000_0000_0000),
         ("vmemmap", 0xFFD4_0000_0000_0000, 0xFFD6_0000_0000_0000),
         *_X86_TOP,
     ),
@@ -85,3 +87,30 @@ def owners(layout: Layout, page: NDArray[np.int64]) -> NDArray[np.int32]:
         inside = (start[near] <= page) & (page < end[near])
         owner[inside] = index[near[inside]]
     return owner
+
+
+def named(layout: Layout | None, page: NDArray[np.int64]) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """The names under which people look for a page: its named range, and the caller of its area.
+
+    Parameters
+    ----------
+    layout : Layout or None
+        Of the traced kernel. Without one, addresses are named as those of x86-64 with four levels.
+    page : ndarray of int64
+        address >> 12.
+
+    Returns
+    -------
+    name, caller : ndarray of object (str), shape (pages,)
+        Kernel stacks stand apart from "other vmalloc areas" where a layout says which they are. The caller is
+        "" outside of all areas and where it is unknown.
+    """
+    number, names = name_ranges(page, layout.geometry.name if layout else "x86-64")
+    name = np.array(names, object)[number]
+    if layout is None:
+        name[name == OUTSIDE] = "vmalloc space"
+        return name, np.full(len(page), "", object)
+    owner = owners(layout, page)
+    name[np.array([area.is_stack for area in layout.areas] + [False])[owner]] = "kernel stacks"
+    name[(owner >= 0) & (name == OUTSIDE)] = "other vmalloc areas"
+    return name, np.array([area.caller for area in layout.areas] + [""], object)[owner]

@@ -66,12 +66,23 @@ def rehash(table: Table, count: int) -> None:
 
 @jit
 def tally(
-    page: NDArray[np.int64], kind: NDArray[np.uint8], count: NDArray[np.int64], runs: int, last: int
-) -> tuple[int, int]:
-    """Count records by page and kind (0 load, 1 store, 2 fetch); gives back runs and the last data page."""
+    page: NDArray[np.int64],
+    kind: NDArray[np.uint8],
+    count: NDArray[np.int64],
+    runs: NDArray[np.int64],
+    last: NDArray[np.int64],
+) -> None:
+    """Count records by page and kind (0 load, 1 store, 2 fetch), and the runs that begin on each page.
+
+    `runs` has columns for the runs among loads, stores and fetches alone, and among all data accesses;
+    `last` the page of the last record of each of these four (-1: none yet).
+    """
     for i in range(len(page)):
-        count[page[i], kind[i]] += 1
-        if kind[i] < 2 and page[i] != last:
-            runs += 1
-            last = page[i]
-    return runs, last
+        at, own = page[i], kind[i]
+        count[at, own] += 1
+        if at != last[own]:
+            runs[at, own] += 1
+            last[own] = at
+        if own < 2 and at != last[3]:
+            runs[at, 3] += 1
+            last[3] = at

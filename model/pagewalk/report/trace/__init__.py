@@ -1,0 +1,1 @@
+"""What a trace is: as plain data, in the terminal, and as pictures."""
