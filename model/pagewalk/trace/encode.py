@@ -82,7 +82,7 @@ class Dictionary:
     """Distinct pages of each address space, numbered as they first appear. It grows as it is used."""
 
     def __init__(self) -> None:
-        self._pages, self._spaced = _Numbers(), _Numbers()
+        self._pages, self._spaced = _Pages(), _Numbers()
 
     @property
     def count(self) -> int:
@@ -104,10 +104,40 @@ class Dictionary:
         self, address: NDArray[np.uint64], space: NDArray[np.uint16] | None = None
     ) -> NDArray[np.uint32]:
         """Number the page of each address; new pages are added. Give spaces always or never."""
-        number = self._pages.encode((address >> np.uint64(PAGE_SHIFT)).view(np.int64))
+        number = self._pages.encode(np.require(address.view(np.int64), requirements=["C", "W"]))
         if space is None:
             return number
         return self._spaced.encode(number.astype(np.int64) | space.astype(np.int64) << 32)
+
+
+class _Pages:
+    """Distinct 4 KiB pages of addresses, numbered in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        from pagewalk.kernels.trace.addresses import make_numbers
+
+        self._numbers = make_numbers(1 << 10, 1 << 7)
+
+    @property
+    def count(self) -> int:
+        """How many there are so far."""
+        return int(self._numbers.used[0])
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """The page numbers so far, by number; int64, shape (count,)."""
+        return self._numbers.page[: self.count].copy()
+
+    def encode(self, address: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Number the page of each address; new ones are added."""
+        from pagewalk.kernels.trace.addresses import number_pages, with_more_room
+
+        out = np.empty(len(address), np.uint32)
+        done = number_pages(address, self._numbers, out)
+        while done < len(address):
+            self._numbers = with_more_room(self._numbers)
+            done += number_pages(address[done:], self._numbers, out[done:])
+        return out
 
 
 class _Numbers:

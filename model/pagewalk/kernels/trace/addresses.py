@@ -17,9 +17,9 @@ NONE = -1
 """What a slot without a block, and a place without a page, hold."""
 
 SPARSE = 4
-"""Slots for each block. Ours to choose, as is the size of a block: a lone page costs 184 bytes."""
+"""Slots for each block. Ours to choose, as is the size of a block: a lone page costs 120 bytes."""
 
-BLOCK_SHIFT = 5
+BLOCK_SHIFT = 4
 BLOCK_PAGES = 1 << BLOCK_SHIFT
 
 
@@ -27,11 +27,11 @@ class Numbers(NamedTuple):
     """The distinct pages so far."""
 
     region: NDArray[np.int64]
-    """int64 (slots,), a power of two: page number >> 5 of the block that sits here, or NONE."""
+    """int64 (slots,), a power of two: page number >> 4 of the block that sits here, or NONE."""
     block: NDArray[np.int32]
     """int32 (slots,): the block."""
     number: NDArray[np.int32]
-    """int32 (blocks * 32,): number of each page of each block, or NONE."""
+    """int32 (blocks * 16,): number of each page of each block, or NONE."""
     page: NDArray[np.int64]
     """int64: page numbers, 0 to 2**52 - 1, by number."""
     used: NDArray[np.int64]
@@ -50,14 +50,14 @@ def make_numbers(pages: int, blocks: int) -> Numbers:
 
 
 @inline
-def _home(region):
+def _home(region: int) -> int:
     """Where the search for a region begins, before it is cut to the table. The products stay below 2**63."""
     mixed = (region & 0x3FFFFFF) * 0x9E3779B1 + (region >> 26) * 0x85EBCA6B
     return mixed ^ mixed >> 29
 
 
 @jit
-def number_pages(address, numbers, out):
+def number_pages(address: NDArray[np.int64], numbers: Numbers, out: NDArray[np.uint32]) -> int:
     """Write the number of each address's page to `out`.
 
     Parameters
@@ -105,7 +105,7 @@ def number_pages(address, numbers, out):
     return start
 
 
-def with_more_room(numbers):
+def with_more_room(numbers: Numbers) -> Numbers:
     """The same dictionary with twice the room."""
     pages, blocks = len(numbers.page), len(numbers.number) // BLOCK_PAGES
     larger = make_numbers(2 * pages, 2 * blocks)

@@ -143,26 +143,30 @@ def read_drmemtrace(path: Path) -> Raw:
     """
 
     def chunks(size: int) -> Iterator[RawChunk]:
-        from pagewalk.kernels.trace.parse.records import BUNDLE, DRMEMTRACE_MOST, drmemtrace
+        from pagewalk.kernels.trace.parse.records import BUNDLE, CPU_ID, DRMEMTRACE_MOST, MARKER, drmemtrace
 
         state, processes, done, last = np.array([0, -1, 0]), Processes(path), 0, -1
         for block in words(path, ENTRY.itemsize):
-            entry = block.reshape(-1).view(ENTRY)
-            room = DRMEMTRACE_MOST * int(np.count_nonzero(entry["type"] == BUNDLE)) + len(entry)
+            word = block.view("<u4").astype(np.uint32)
+            kind, length = word[:, 0] & 0xFFFF, word[:, 0] >> 16
+            room = DRMEMTRACE_MOST * int(np.count_nonzero(kind == BUNDLE)) + len(word)
             address, flags = np.empty(room, np.int64), np.empty(room, np.uint8)
-            cpu, process = np.empty(room, np.int64), np.empty(room, np.int64)
-            kind, length, value = (np.ascontiguousarray(entry[name]) for name in ("type", "size", "value"))
-            count, wrong = drmemtrace(kind, length, value, state, address, flags, cpu, process)
+            cpu, process = np.empty(room, np.uint8), np.empty(room, np.int64)
+            count, wrong = drmemtrace(word, state, address, flags, cpu, process)
             if wrong >= 0:
+                if (kind[wrong], length[wrong]) == (MARKER, CPU_ID):
+                    raise BadInput(
+                        f"{path}: entry {done + wrong}",
+                        f"CPU {word[wrong, 1] & 0xFFF}",
+                        "256 CPUs at most can be told apart",
+                    )
                 raise BadInput(
                     f"{path}: entry {done + wrong}",
                     f"of type {kind[wrong]} and size {length[wrong]}",
                     "the file is damaged, or of a newer version of the format",
                 )
-            if count and cpu[:count].max() > 255:
-                raise BadInput(path, f"CPU {cpu[:count].max()}", "256 CPUs at most can be told apart")
-            done, last = done + len(entry), int(kind[-1])
-            chunk = RawChunk(address[:count].view(np.uint64), flags[:count], cpu[:count].astype(np.uint8))
+            done, last = done + len(word), int(kind[-1])
+            chunk = RawChunk(address[:count].view(np.uint64), flags[:count], cpu[:count])
             yield from pieces(processes.switched(processes.spaced(chunk, process[:count])), size)
         if last != FOOTER:
             raise BadInput(f"{path}: entry {done}", "ends without a footer", "copy or record it again")

@@ -10,6 +10,9 @@ from pagewalk.trace.trace import EVENT, SWITCH
 MOST = 1 << 16
 """Address spaces that a trace can tell apart, 0 among them."""
 
+CPUS = 1 << 8
+"""CPUs that a trace can tell apart."""
+
 
 class Processes:
     """Address spaces for process ids, numbered from 1 as they first appear.
@@ -26,7 +29,7 @@ class Processes:
     def __init__(self, where: object) -> None:
         self._where = where
         self._numbers: dict[int, int] = {}
-        self._running: dict[int, int] = {}
+        self._running = np.zeros(CPUS, np.uint16)
 
     def spaced(self, chunk: RawChunk, process: NDArray[np.int64]) -> RawChunk:
         """Give each access of a chunk its space.
@@ -36,31 +39,26 @@ class Processes:
         BadInput
             There are more processes than can be told apart.
         """
-        ids, first, which = np.unique(process, return_index=True, return_inverse=True)
+        run = np.flatnonzero(np.append(True, process[1:] != process[:-1])[: len(process)])
+        ids, first, which = np.unique(process[run], return_index=True, return_inverse=True)
         for each in ids[np.argsort(first)].tolist():
             self._numbers.setdefault(each, len(self._numbers) + 1)
         if len(self._numbers) >= MOST:
             raise BadInput(self._where, f"{MOST} processes", "cut the file")
-        space = np.array([self._numbers[each] for each in ids.tolist()], np.uint16)[which]
-        space[chunk.address >> np.uint64(63) != 0] = 0
+        number = np.array([self._numbers[each] for each in ids.tolist()], np.uint16)[which]
+        space = np.repeat(number, np.diff(np.append(run, len(process))))
+        space *= chunk.address.view(np.int64) >= 0
         return chunk._replace(space=space)
 
     def switched(self, chunk: RawChunk) -> RawChunk:
         """Add an event wherever a CPU goes on in another space than its last; the kernel's is none."""
+        from pagewalk.kernels.trace.processes import switches
+
         assert chunk.space is not None
-        found = []
         cpus = np.zeros(len(chunk.space), np.uint8) if chunk.cpu is None else chunk.cpu
-        for cpu in np.unique(cpus).tolist():
-            at = np.flatnonzero((cpus == cpu) & (chunk.space != 0))
-            space = chunk.space[at]
-            if not len(space):
-                continue
-            before = np.append(np.uint16(self._running.get(cpu, space[0])), space[:-1])
-            self._running[cpu] = int(space[-1])
-            changed = np.flatnonzero(space != before)
-            events = np.zeros(len(changed), EVENT)
-            events["position"], events["space"] = at[changed], space[changed]
-            events["kind"], events["cpu"] = SWITCH, cpu
-            found.append(events)
-        events = np.concatenate(found) if found else np.zeros(0, EVENT)
-        return chunk._replace(events=np.sort(events, order="position"))
+        at = np.empty(len(chunk.space), np.int32)
+        at = at[: switches(chunk.space, cpus, self._running, at)]
+        events = np.zeros(len(at), EVENT)
+        events["position"], events["space"], events["cpu"] = at, chunk.space[at], cpus[at]
+        events["kind"] = SWITCH
+        return chunk._replace(events=events)

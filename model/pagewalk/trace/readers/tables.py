@@ -1,6 +1,6 @@
 """Tables whose columns have names: CSV and Parquet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ ROLES = ("ignored", "address", "kind", "size", "cpu", "process")
 """In the order of the numbers in `pagewalk.kernels.trace.parse.samples`."""
 
 COLUMNS_MOST = 256
+
+SIZE_MOST = 128
+SIZE_LOG2 = np.array([0, 0, *((size - 1).bit_length() for size in range(2, SIZE_MOST + 1))], np.uint8)
+"""log2 of a size in bytes, rounded up."""
 
 
 def role(name: str) -> str:
@@ -138,14 +142,14 @@ def read_parquet(path: Path) -> Raw:
     )
 
 
-def _parquet(path: Path) -> "pyarrow.parquet.ParquetFile":
+def _parquet(path: Path, words: Sequence[str] = ()) -> "pyarrow.parquet.ParquetFile":
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise BadInput(path, "Parquet needs pyarrow", "pip install pyarrow") from None
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(path, memory_map=True, read_dictionary=list(words))
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise BadInput(path, f"damaged Parquet ({error})", "write it again") from None
 
@@ -155,7 +159,8 @@ def _parquet_chunks(path: Path, names: dict[str, str], size: int) -> Iterator[Ra
 
     processes = Processes(path)
     try:
-        for batch in _parquet(path).iter_batches(batch_size=size, columns=list(names.values())):
+        file = _parquet(path, [names["kind"]] if "kind" in names else [])
+        for batch in file.iter_batches(batch_size=size, columns=list(names.values())):
             columns = {each: batch.column(batch.schema.get_field_index(name)) for each, name in names.items()}
             if any(column.null_count for column in columns.values()):
                 raise BadInput(path, "a row lacks a value", "fill or drop such rows")
@@ -164,8 +169,7 @@ def _parquet_chunks(path: Path, names: dict[str, str], size: int) -> Iterator[Ra
             if "kind" in columns:
                 flags |= _kinds(path, names["kind"], columns["kind"])
             if "size" in columns:
-                sizes = np.clip(_integers(path, names["size"], columns["size"]), 1, 128)
-                flags |= np.ceil(np.log2(sizes)).astype(np.uint8)
+                flags |= SIZE_LOG2[np.minimum(_integers(path, names["size"], columns["size"]), SIZE_MOST)]
             chunk = RawChunk(address, flags)
             if "cpu" in columns:
                 cpu = _integers(path, names["cpu"], columns["cpu"])
@@ -198,9 +202,11 @@ def _kinds(path: Path, name: str, column: Any) -> NDArray[np.uint8]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    encoded = pc.dictionary_encode(pc.cast(column, pa.string()))
+    if not pa.types.is_dictionary(column.type):
+        column = pc.dictionary_encode(column)
+    encoded = pa.DictionaryArray.from_arrays(column.indices, pc.cast(column.dictionary, pa.string()))
     flag = {**dict.fromkeys("rl0", 0), **dict.fromkeys("ws1", STORE), **dict.fromkeys("if2", FETCH)}
-    words = encoded.dictionary.to_pylist()
+    words = [str(word) for word in encoded.dictionary.to_pylist()]
     unknown = [word for word in words if word[:1].lower() not in flag]
     if unknown:
         raise BadInput(f"{path}: column {name}", f"{unknown[0][:40]!r} is no kind", "load, store or fetch")

@@ -71,59 +71,72 @@ def champsim(record: NDArray[np.int64], address: NDArray[np.int64], flags: NDArr
     return count
 
 
-READ, WRITE, INSTR, RETURN, BUNDLE, PID, FOOTER, MARKER = 0, 1, 10, 16, 17, 24, 26, 28
-MAYBE_FETCH, SYSENTER, TAKEN_OR_NOT = 30, 31, (48, 49)
-"""DynamoRIO's trace_type_t (clients/drcachesim/common/trace_entry.h, trace format 5)."""
+BUNDLE, MARKER = 17, 28
+"""Of DynamoRIO's trace_type_t (clients/drcachesim/common/trace_entry.h, trace format 5)."""
 
-CPU_ID, CPU_MASK = 3, 0xFFF
-"""The marker that names the CPU, in its low 12 bits (trace_marker_type_t there)."""
+CPU_ID, CPU_MASK, CPUS = 3, 0xFFF, 256
+"""The marker that names the CPU, in its low 12 bits (trace_marker_type_t there), and how many
+CPUs a trace can tell apart."""
 
 DRMEMTRACE_MOST = 8
 """Accesses of one entry: a bundle has the lengths of eight instructions at most."""
 
+PASSED, LOAD, STORED, FETCHED, BUNDLED, PROCESS, MARKED, UNKNOWN = range(8)
+MEANING = np.full(256, UNKNOWN, np.uint8)
+"""What becomes of an entry of a type: 50 and more are not known."""
+MEANING[:50] = PASSED
+MEANING[10:17] = MEANING[[30, 31, 48, 49]] = FETCHED
+MEANING[[0, 1, BUNDLE, 24, MARKER]] = LOAD, STORED, BUNDLED, PROCESS, MARKED
+
+ACCESS = np.array([0, 0, STORE, FETCH], np.uint8)
+"""Flags of LOAD, STORED, FETCHED."""
+
+SIZE_LOG2 = np.array([0, 0, *(int(size - 1).bit_length() for size in range(2, 129))], np.uint8)
+"""log2 of a size in bytes, rounded up."""
+
 
 @jit
 def drmemtrace(
-    kind: NDArray[np.uint16],
-    size: NDArray[np.uint16],
-    value: NDArray[np.int64],
+    entry: NDArray[np.uint32],
     state: NDArray[np.int64],
     address: NDArray[np.int64],
     flags: NDArray[np.uint8],
-    cpu: NDArray[np.int64],
+    cpu: NDArray[np.uint8],
     process: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Take apart ``trace_entry_t`` records.
+    """Take apart ``trace_entry_t`` records; uint32, shape (records, 3): type and size, value low, value high.
 
     `state` holds CPU, process, and where the next instruction of a bundle is. Returns how many accesses there
     were, and the first entry that cannot be (-1 if all can).
     """
     count = 0
-    for i in range(len(kind)):
-        type_, accesses, flag, start = kind[i], 0, FETCH, value[i]
-        if type_ in (READ, WRITE):
-            accesses, flag = 1, STORE if type_ == WRITE else 0
-        elif INSTR <= type_ <= RETURN or MAYBE_FETCH <= type_ <= SYSENTER or type_ in TAKEN_OR_NOT:
-            accesses = 1
-            state[2] = value[i] + size[i]
-        elif type_ == BUNDLE:
-            accesses = size[i]
-        elif type_ == PID:
-            state[1] = value[i]
-        elif type_ == MARKER and size[i] == CPU_ID:
-            state[0] = 0 if value[i] == -1 else value[i] & CPU_MASK
-        elif type_ > TAKEN_OR_NOT[1]:
-            return count, i
-        if accesses > DRMEMTRACE_MOST:
-            return count, i
-        for k in range(accesses):
-            if type_ == BUNDLE:
-                start = state[2]
-                state[2] += (value[i] >> 8 * k) & 0xFF
-            bits = 0
-            while type_ != BUNDLE and bits < 7 and 1 << bits < size[i]:
-                bits += 1
-            address[count], flags[count] = start, flag | bits
-            cpu[count], process[count] = state[0], state[1]
+    here, who, following = state[0], state[1], state[2]
+    for i in range(len(entry)):
+        type_, size = np.int64(entry[i, 0] & 0xFFFF), np.int64(entry[i, 0] >> 16)
+        value = np.int64(np.int32(entry[i, 2])) << 32 | np.int64(entry[i, 1])
+        meaning = MEANING[type_] if type_ < len(MEANING) else UNKNOWN
+        if LOAD <= meaning <= FETCHED:
+            address[count] = value
+            flags[count] = ACCESS[meaning] | (SIZE_LOG2[size] if size <= 128 else 7)
+            cpu[count], process[count] = here, who
             count += 1
+            if meaning == FETCHED:
+                following = value + size
+        elif meaning == BUNDLED:
+            if size > DRMEMTRACE_MOST:
+                return count, i
+            for k in range(size):
+                address[count], flags[count] = following, FETCH
+                cpu[count], process[count] = here, who
+                following += (value >> 8 * k) & 0xFF
+                count += 1
+        elif meaning == PROCESS:
+            who = value
+        elif meaning == MARKED and size == CPU_ID:
+            here = 0 if value == -1 else value & CPU_MASK
+            if here >= CPUS:
+                return count, i
+        elif meaning == UNKNOWN:
+            return count, i
+    state[0], state[1], state[2] = here, who, following
     return count, -1
