@@ -1,8 +1,11 @@
 """trace info, formats, convert, synth; and the group of all trace commands."""
 
+from __future__ import annotations
+
+import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +15,10 @@ from pagewalk.cli.recording import record
 from pagewalk.files import write_whole
 from pagewalk.trace.synth.kinds import KINDS
 from pagewalk.trace.synth.spec import fields, make
+
+if TYPE_CHECKING:
+    from pagewalk.linux.layout import Layout
+    from pagewalk.trace.trace import Trace
 
 
 @click.group(no_args_is_help=False)
@@ -39,9 +46,13 @@ format_option = click.option(
 @trace.command()
 @click.argument("trace")
 @format_option
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw it, too.")
 @click.option("--json", "json_file", metavar="FILE", help="Write it as JSON; - is standard output.")
-def info(trace: str, format_: str, json_file: str | None) -> None:
-    """Print what TRACE is: accesses, pages, where they lie, size on disk."""
+def info(trace: str, format_: str, plot: Path | None, json_file: str | None) -> None:
+    """Print what TRACE is: accesses, pages, where they lie, size on disk.
+
+    The drawing shows addresses over time, how hot pages are, and how far back accesses reach.
+    """
     import msgspec
 
     from pagewalk.linux.layout import read_layout
@@ -55,6 +66,8 @@ def info(trace: str, format_: str, json_file: str | None) -> None:
     layout = read_layout(folder) if folder is not None and folder.is_dir() else None
     with progress("reading", opened.accesses) as advance:
         found = information(opened, layout, advance)
+    if plot is not None:
+        _draw(opened, layout, plot)
     encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
     if json_file == "-":
         sys.stdout.buffer.write(encoded)
@@ -62,6 +75,21 @@ def info(trace: str, format_: str, json_file: str | None) -> None:
     if json_file:
         write_whole(Path(json_file), encoded)
     show(found)
+
+
+def _draw(opened: Trace, layout: Layout | None, plot: Path) -> None:
+    from pagewalk.report import style
+    from pagewalk.report.trace.picture import figure
+    from pagewalk.trace.density import density
+
+    with progress("looking", opened.accesses) as advance:
+        seen = density(opened, advance)
+    picture = io.BytesIO()
+    kind = "png" if plot.suffix == ".png" else "svg"
+    with style.drawing():
+        drawn = figure(opened, layout, seen)
+        drawn.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {})
+    write_whole(plot, picture.getvalue())
 
 
 @trace.command()
@@ -82,27 +110,33 @@ def formats() -> None:
 def convert(trace: str, out: Path, format_: str, plain: bool, **wanted: Any) -> None:
     """Write the trace IN, or part of it, as a new trace folder OUT, with the layout that lies beside it.
 
-    Different options narrow the part; one that is repeated widens it.
+    Different options narrow the part; one that is repeated widens it. IN may be a pipe, or - for standard
+    input: the whole of it is read once.
     """
     from pagewalk.trace.open import open_raw, open_trace
     from pagewalk.trace.store.write import new_target, write_stream, write_trace
 
     new_target(out)
     announce_compiling()
-    if Path(trace).is_file() and not plain and all(value in (None, ()) for value in wanted.values()):
-        raw = open_raw(Path(trace), format_)
+    path = Path("/dev/stdin" if trace == "-" else trace)
+    whole = not plain and all(value in (None, ()) for value in wanted.values())
+    if whole and (path.is_file() or path.is_fifo()):
+        raw = open_raw(path, format_)
+
+        def source() -> str:
+            return f"{path.name}, sha256 {raw.digest()}"
+
         with progress("writing", None) as advance:
-            source = f"{Path(trace).name}, sha256 {raw.digest()}"
             write_stream(raw.read(1 << 20), out, source=source, about=raw.about, progress=advance)
         written(out)
         return
-    opened = open_trace(trace, format_)
-    source = f"{opened.name}, sha256 {opened.digest()}"
+    opened = open_trace(path if trace == "-" else trace, format_)
+    origin = f"{opened.name}, sha256 {opened.digest()}"
     with progress("looking", opened.accesses) as advance:
         opened, said = part(opened, **wanted, progress=advance)
     with progress("writing", opened.accesses) as advance:
-        source = f"{said} of {source}" if said else source
-        write_trace(opened, out, compress=not plain, source=source, progress=advance)
+        origin = f"{said} of {origin}" if said else origin
+        write_trace(opened, out, compress=not plain, source=origin, progress=advance)
     written(out)
 
 

@@ -72,9 +72,9 @@ def _table(title: str, parts: list[Part]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column(Text(title, style="bold"), no_wrap=True, overflow="ellipsis")
-    for heading in ("accesses", "share", "in a row", "base pages", "2M pages"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(Text(title, style="bold"), no_wrap=True, overflow="ellipsis", max_width=27)
+    for heading in ("accesses", "share", "in a row", "pages", "2M pages"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for part in parts[:CALLERS]:
         share = f"{words.number(100 * part.share, 2)} %"
         cells = (f"{part.mean_run:.2f}", f"{part.base_pages:,}", f"{part.pages_2m:,}")
