@@ -111,11 +111,16 @@ NEVER: dict[str, str] = {
     "irq_init_percpu_irqstack": "interrupt stacks come from vmap",
     "htab_map_alloc": "BPF maps call plain vmalloc",
     "array_map_alloc": "BPF maps call plain vmalloc",
-    "bpf_prog_pack_alloc": "BPF packs live in module space",
+    "bpf_prog_pack_alloc": "BPF packs come from the allocator of modules, which does not ask",
     "load_module": "modules change permissions section by section",
     "move_module": "modules change permissions section by section",
 }
-"""Symbol -> why it does not ask in any release since the opt-in (reference section 3.2, and the traces)."""
+"""Symbol -> why it does not ask in any release since the opt-in (reference section 3.2, and the traces: a
+pack of two nodes, 4 MiB, had base pages in 6.1)."""
+
+TEXT = ("bpf_prog_pack_alloc", "load_module", "move_module")
+"""Those whose memory may be a block of the cache for executable memory, which asks, where there is one (rule
+``rox-cache``; reference section 4.6). Whether an area in vmallocinfo is such a block nobody wrote down."""
 
 
 def asks(symbol: str, kernel: Release) -> bool | None:
@@ -130,14 +135,15 @@ def asks(symbol: str, kernel: Release) -> bool | None:
     Returns
     -------
     bool or None
-        None where nobody wrote it down: an unknown symbol, or a release between those that were read.
+        None where nobody wrote it down: an unknown symbol, a release between those that were read, or text
+        where there is a cache for it.
     """
     if not kernel.follows("huge"):
         return False
     if not kernel.follows("opt-in"):
         return None
     if symbol in NEVER:
-        return False
+        return None if symbol in TEXT and kernel.follows("rox-cache") else False
     for caller in CALLERS:
         if symbol in caller.symbols:
             if release(caller.since) <= kernel:

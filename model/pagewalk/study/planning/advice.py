@@ -63,6 +63,7 @@ def advise(
             for made in _of_caller(caller, gains.get(caller.caller), kernel, blocks)
         ),
         *_of_tables(tables, direct_map, kernel),
+        *_of_sizes(tables, gains, kernel),
         *_of_direct_map(direct_map, gains.get("direct map"), kernel),
     ]
     return sorted(
@@ -196,6 +197,29 @@ def _of_tables(
             subject="boot hash tables",
             what="Huge vmalloc changes nothing for them",
             why=f"they are in the direct map{share}{always}: {_sizes(linear)}",
+        )
+
+
+def _of_sizes(
+    tables: Sequence[TablePlan], gains: dict[str, Gain], kernel: Kernel
+) -> Iterator[Recommendation]:
+    """Tables that would get PMD leaves if they were larger, by their boot parameters."""
+    for table in tables:
+        gain = gains.get(table.name)
+        if not table.enough or gain is None:
+            continue
+        size = table.bytes_enough
+        leaves, lowest = (-(-one >> kernel.arch.pmd_shift) for one in (size, table.bytes))
+        worth = gain.saved > WORTH
+        yield Recommendation(
+            action="boot" if worth else "leave",
+            subject=table.name,
+            what=f"Boot with {table.parameter}={table.enough}" if worth else "Leave its size",
+            why=f"with {table.parameter}={table.enough} it has {size / MIB:g} MiB instead of "
+            f"{table.bytes / MIB:g}, which {kernel.release.name} maps by {leaves} PMD leaves"
+            + ("" if worth else "; but its base pages fit the STLB: alone, it has nothing to gain"),
+            saved_cycles=gain.saved if worth else 0.0,
+            saved_bytes=table.bytes - size + lowest * kernel.base_bytes if worth else 0,
         )
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from pagewalk.linux.geometry import geometry
 from pagewalk.linux.observe.vmallocinfo import STACKS, Row, Vmallocinfo, is_huge
-from pagewalk.linux.rules.callers import NEVER, asks
+from pagewalk.linux.rules.callers import NEVER, TEXT, asks
 from pagewalk.linux.rules.eligibility import Kernel, Request, decide, round_up
 
 Standing = Literal["huge", "perhaps", "refused", "could", "vet", "never"]
@@ -21,9 +21,6 @@ pages. could: a change of the caller alone would do. vet: so too, if it bears la
 CONVERTIBLE = ("htab_map_alloc", "array_map_alloc", "xfs_buf_alloc_backing_mem", "xfs_buf_alloc_vmalloc")
 """Callers of plain vmalloc whose memory is only read and written: a flag would do. The reference's section
 3.2 names them (BPF hash and array maps, XFS buffers); the symbols of XFS are from memory."""
-
-TEXT = ("bpf_prog_pack_alloc", "load_module", "move_module")
-"""Callers whose memory comes from the executable memory cache where there is one (rule ``rox-cache``)."""
 
 VETTED = (
     "whoever takes its pages apart, maps them to user space or changes their permissions must not get large "

@@ -58,6 +58,20 @@ def _random(size: int, processor: str) -> tuple[float, float]:
     return 2 * base / accesses, 2 * pmd / accesses
 
 
+def enlarged(size: int, larger: int, processor: str, accesses_per_second: float) -> Gain:
+    """Gain of an area of `size` bytes in base pages that becomes one of `larger` bytes by PMD leaves."""
+    before, after = (random_access([one], processor, accesses_per_second)[one] for one in (size, larger))
+    saved = before.base - after.pmd
+    share = after.cpu_share * saved / after.saved if after.saved else 0.0
+    return Gain(
+        base=before.base,
+        pmd=after.pmd,
+        accesses_per_second=accesses_per_second,
+        cpu_share=round(share, 6),
+        basis="random",
+    )
+
+
 def random_access(sizes: Iterable[int], processor: str, accesses_per_second: float) -> dict[int, Gain]:
     """Gains of areas of these sizes in bytes, accessed at random at that rate."""
     clock_hz = load(processor).clock_ghz * 1e9

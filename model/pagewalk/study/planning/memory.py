@@ -44,6 +44,9 @@ class TablePlan(Struct, frozen=True, kw_only=True):
         The boot parameter that gives its size; "" where there is none.
     since : str
         The release from which on it has PMD leaves on this machine; "" where it has them, or never.
+    enough : int
+        Entries that its parameter must ask for so that this kernel maps it by PMD leaves; 0 where it has
+        them, has no parameter, or no size up to the last of `LARGER` does.
     """
 
     name: str
@@ -53,6 +56,12 @@ class TablePlan(Struct, frozen=True, kw_only=True):
     told_by: Literal["boot log", "formula"]
     parameter: str = ""
     since: str = ""
+    enough: int = 0
+
+    @property
+    def bytes_enough(self) -> int:
+        """Its bytes with `enough` entries."""
+        return self.bytes * self.enough // self.entries
 
 
 class DirectMapPlan(Struct, frozen=True, kw_only=True):
@@ -127,6 +136,7 @@ def plan_tables(snapshot: Snapshot) -> list[TablePlan]:
                 told_by="boot log" if told == "boot log" else "formula",
                 parameter=PARAMETERS.get(name, ""),
                 since=_since(size, kernel) if place == "vmalloc" else "",
+                enough=_enough(name, entries, snapshot) if place == "vmalloc" else 0,
             )
             for name, entries, size, place, told in rows
         ),
@@ -142,6 +152,24 @@ def _since(size: int, kernel: Kernel) -> str:
         if kernel.release < later.release and decision.attempts[0].shift == kernel.arch.pmd_shift:
             return name
     return ""
+
+
+LARGER = (2, 4)
+"""Times its entries that a table may be made larger to get PMD leaves. Ours: beyond, it is memory wasted."""
+
+
+def _enough(name: str, entries: int, snapshot: Snapshot) -> int:
+    """The least of the `LARGER` sizes that this kernel maps by PMD leaves, within the kernel's own limits."""
+    kernel, parameter = snapshot.kernel, PARAMETERS.get(name, "")
+    if not parameter or not kernel.ram_bytes:
+        return 0
+    for times in LARGER:
+        counts = {parameter: times * entries}
+        boot = Boot(kernel, kernel.ram_bytes, cpus=max(snapshot.cpus, 1), counts=counts)
+        made = next(table for table in boot_tables(boot) if table.name == name)
+        if made.place == "vmalloc hugepage":
+            return made.entries
+    return 0
 
 
 def plan_direct_map(snapshot: Snapshot) -> DirectMapPlan | None:

@@ -12,7 +12,7 @@ from pagewalk.linux.observe.events import Alloc, Event, Free, Purge
 from pagewalk.replay.result import Result
 from pagewalk.study.planning.advice import Recommendation, advise
 from pagewalk.study.planning.areas import CallerPlan, Small, plan_areas
-from pagewalk.study.planning.gain import Gain, random_access, recorded_access
+from pagewalk.study.planning.gain import Gain, enlarged, random_access, recorded_access
 from pagewalk.study.planning.memory import (
     SPLIT_SHARE,
     BlocksPlan,
@@ -68,7 +68,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         Leaf size -> entries of the STLB that may hold it.
     callers : list of CallerPlan
     gains : dict of str to Gain
-        Caller -> walk cycles that PMD leaves save its largest area; "direct map" -> what its base pages cost.
+        Caller -> walk cycles that PMD leaves save its largest area; "direct map" -> what its base pages cost;
+        boot hash table -> what it saves at the size that gets PMD leaves.
     small : Small
     tables : list of TablePlan
     direct_map : DirectMapPlan, optional
@@ -132,6 +133,11 @@ def plan(
     gains = {one.caller: by_size[one.largest] for one in reversed(guessed)}
     gains |= {one.caller: measured[one.caller] for one in open_ if one.caller in measured}
     tables, direct_map, blocks = plan_tables(snapshot), plan_direct_map(snapshot), plan_blocks(snapshot)
+    gains |= {
+        table.name: enlarged(table.bytes, table.bytes_enough, snapshot.processor, accesses_per_second)
+        for table in tables
+        if table.enough
+    }
     if direct_map and direct_map.share_of_base_pages > SPLIT_SHARE:
         split = next(iter(direct_map.bytes_by_leaf.values()))
         gains["direct map"] = random_access([split], snapshot.processor, accesses_per_second)[split]
