@@ -113,7 +113,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["pagewalk", *words])
         main()
         assert (tmp_path / name).read_bytes().startswith(head)
-    monkeypatch.setattr(sys, "argv", ["pagewalk", *words[:-1], str(tmp_path / "none" / "a.png")])
+    monkeypatch.setattr(sys, "argv", ["pagewalk", *words[:-1], str(tmp_path / "a.npy" / "a.png")])
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main()
