@@ -5,6 +5,7 @@ from pathlib import Path
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import Raw, encoded
 from pagewalk.trace.readers import named, packed, readers
+from pagewalk.trace.readers.pipe import is_pipe
 from pagewalk.trace.sample import sample_path
 from pagewalk.trace.store import columns
 from pagewalk.trace.store.read import open_folder
@@ -57,7 +58,8 @@ def open_raw(path: Path, format_: str = "") -> Raw:
     BadInput
         If it cannot be read, or is in no known format.
     """
-    columns.regular_file(path)
+    if not is_pipe(path):
+        columns.regular_file(path)
     if format_:
         return named(format_).read(path)
     head = packed.head(path)

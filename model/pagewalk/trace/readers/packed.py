@@ -17,7 +17,8 @@ import zstandard
 
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import Raw, RawChunk
-from pagewalk.trace.store.columns import WINDOW_BYTES, regular_file
+from pagewalk.trace.readers.pipe import is_pipe, opened
+from pagewalk.trace.store.columns import WINDOW_BYTES
 
 BLOCK = 1 << 20
 """Bytes in a block."""
@@ -97,19 +98,25 @@ def blocks(path: Path) -> Iterator[bytes]:
     BadInput
         The file cannot be read, is damaged, packed in a way that is not read here, or swells beyond measure.
     """
-    size = regular_file(path)
     done = 0
+    state = _state(path)
+    total = None if state in _digests else hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        file, size = opened(path)
+        with file:
             for block in _unpacked(path, file):
                 done += len(block)
-                if done > max(SWELL_FROM, SWELL * size):
+                if done > max(SWELL_FROM, SWELL * size()):
                     raise BadInput(
                         f"{path}: byte {done} of the content",
                         f"more than {SWELL} times as large as the file",
                         "if you trust it, decompress it and give that file",
                     )
+                if total is not None:
+                    total.update(block)
                 yield block
+        if total is not None:
+            _digests[state] = total.hexdigest()
     except OSError as error:
         raise BadInput(path, error.strerror or "cannot be read", "check the file") from None
     except MemoryError:
@@ -142,11 +149,22 @@ def head(path: Path) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of the content, decompressed."""
-    total = hashlib.sha256()
-    for block in blocks(path):
-        total.update(block)
-    return total.hexdigest()
+    """SHA-256 (hex) of the content, decompressed; the first whole reading has worked it out."""
+    if _state(path) not in _digests:
+        for _ in blocks(path):
+            pass
+    return _digests[_state(path)]
+
+
+_digests: dict[tuple[object, ...], str] = {}
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    """What a file's content can be known by, until it changes."""
+    if is_pipe(path) or not path.exists():
+        return (path,)
+    status = path.stat()
+    return path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def raw(path: Path, chunks: Callable[[int], Iterator[RawChunk]], *columns: str) -> Raw:
@@ -166,6 +184,8 @@ def _unpacked(path: Path, file: BinaryIO) -> Iterator[bytes]:
         reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES)
         stream = reader.stream_reader(file, read_across_frames=True, closefd=False)
         return iter(lambda: stream.read(BLOCK), b"")
+    if packing.name == "zip" and is_pipe(path):
+        raise BadInput(path, "a zip archive does not come through a pipe", "save it to a file")
     if packing.name == "zip":
         return _members(path, file)
     raise BadInput(path, f"{packing.name} is not read here", "decompress it and give that file")

@@ -12,6 +12,7 @@ from pagewalk.trace.encode import Raw, RawChunk, pieces
 from pagewalk.trace.readers import packed
 from pagewalk.trace.readers.processes import Processes
 from pagewalk.trace.readers.text import Form, Parser, parsed_file
+from pagewalk.trace.store.columns import regular_file
 from pagewalk.trace.trace import FETCH, STORE
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def _parquet(path: Path, words: Sequence[str] = ()) -> "pyarrow.parquet.ParquetF
         import pyarrow.parquet as pq
     except ImportError:
         raise BadInput(path, "Parquet needs pyarrow", "pip install pyarrow") from None
+    regular_file(path)
     try:
         return pq.ParquetFile(path, memory_map=True, read_dictionary=list(words))
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:

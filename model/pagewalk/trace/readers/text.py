@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import Raw, RawChunk, pieces
 from pagewalk.trace.readers import packed
+from pagewalk.trace.readers.pipe import is_pipe
 from pagewalk.trace.readers.processes import Processes
 
 LONGEST_LINE = 1 << 20
@@ -209,6 +210,8 @@ def parsed_file(path: Path, form: Form, size: int) -> Iterator[RawChunk]:
     """Yield the accesses of a file."""
 
     def place(byte: int) -> str:
+        if is_pipe(path):
+            return f"{path}: byte {byte}"
         line, done = 1, 0
         for block in packed.blocks(path):
             line += block[: byte - done].count(b"\n")

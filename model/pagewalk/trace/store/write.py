@@ -136,7 +136,7 @@ def write_stream(
     chunks: Iterable[RawChunk],
     target: Path,
     *,
-    source: str = "",
+    source: str | Callable[[], str] = "",
     about: dict[str, object] | None = None,
     beside: Mapping[str, bytes] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -149,8 +149,10 @@ def write_stream(
         One at least; all with the same columns.
     target : Path
         Must not exist.
-    source, about
-        Where the trace came from, and the recorder's words.
+    source : str or callable
+        Where the trace came from; called when the last access has come.
+    about : dict, optional
+        The recorder's words.
     beside : mapping of str to bytes, optional
         Files of a layout to put beside the columns; looked at when the last access has come.
     progress : callable, optional
@@ -190,12 +192,13 @@ def write_stream(
                 if raw.cpu is not None:
                     cpus = max(cpus, 1 + int(raw.cpu.max(initial=0)))
         if not writers:
-            raise BadInput(source or target, "there was no access at all", "record something that runs")
+            raise BadInput(target, "there was no access at all", "record something that runs")
         tables = {"pages": dictionary.pages, "spaces": dictionary.spaces, "events": events.all}
         _save_tables(folder, tables)
         for name, content in (beside or {}).items():
             (folder / name).write_bytes(content)
-        _write_meta(folder, records, PAGE_SHIFT, cpus, source, about)
+        said = source if isinstance(source, str) else source()
+        _write_meta(folder, records, PAGE_SHIFT, cpus, said, about)
 
 
 def _save_tables(folder: Path, tables: Mapping[str, Array | None]) -> None:
