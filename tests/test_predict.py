@@ -78,7 +78,7 @@ def test_a_start_of_hpcc_is_as_many_steps_from_one():
 
 
 def test_mirrored_updates_come_in_pairs_that_add_up_to_the_table():
-    program = updates(Updates(table=1 << 20, generator="hpcc", mirror=True), 1 << 12)
+    program = updates(Updates(table=1 << 20, generator="hpcc", mirror=True), 1 << 12, 1 << 17)
     words = ((addresses(program) - np.uint64(BASE)) // np.uint64(8)).reshape(-1, 2)
     assert ((words.sum(axis=1) % np.uint64((1 << 20) // 8)) == 0).all()
     assert len(np.unique(words[:, 0])) > 10_000

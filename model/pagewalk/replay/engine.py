@@ -115,19 +115,23 @@ class Run:
         cache_mode: str,
         size: int,
         fast: bool,
+        per_window: int = 0,
     ) -> None:
+        """Power on; `per_window` is the records of a point of the time series, 0 a 200th of the trace."""
         self.trace, self.mapping, self.machine = trace, mapping, machine
         self.fetches, self.full = fetches, cache_mode == "full" and bool(machine.cache)
         recorded = (trace.pages << np.uint64(trace.page_shift - 12)).astype(np.int64)
         self.tables = translate(mapping, machine, trace.spaces, recorded)
         self.state = power_on(machine, self.tables, mapping.geometry.levels, trace.cpus)
-        self.size = max(1, min(size, trace.accesses, window_of(trace.accesses)))
+        per_window = per_window or window_of(trace.accesses)
+        self.size = max(1, min(size, trace.accesses, per_window))
         self.kinds_differ = fetches or _kinds_differ(self.tables)
         kinds = 3 if fetches else 2 if self.kinds_differ else 1
         levels, regions = mapping.geometry.levels, len(mapping.regions)
-        tables = fast_tables(trace, machine, self.tables, levels, kinds, regions, self.size)
-        taken = tables if fast and not self.full else None
-        self.tally = Tally(machine, mapping, trace.accesses, kinds if taken else 1)
+        taken = None
+        if fast and not self.full:
+            taken = fast_tables(trace, machine, self.tables, levels, kinds, regions, self.size)
+        self.tally = Tally(machine, mapping, trace.accesses, kinds if taken else 1, per_window)
         self.path = FastPath(self, taken) if taken else General(self)
         self.entry_cache = next(
             (i for i, c in enumerate(machine.cache) if c.name == machine.walker.enters), 0

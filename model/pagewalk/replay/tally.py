@@ -17,7 +17,9 @@ LEVEL_NAMES = ("host", "PTE", "PDE", "PDPTE", "PML4E", "PML5E")
 class Tally:
     """Running counts of one replay. Arrays are of int64."""
 
-    def __init__(self, machine: Machine, mapping: Mapping, records: int, kinds: int = 1) -> None:
+    def __init__(
+        self, machine: Machine, mapping: Mapping, records: int, kinds: int = 1, per_window: int = 0
+    ) -> None:
         places = len(machine.cache) + 1
         self.accesses = self.fetches = self.l1_dtlb_misses = self.l1_itlb_misses = 0
         self.touched = np.zeros(kinds * len(mapping.page), np.int64)
@@ -34,7 +36,7 @@ class Tally:
         self.level_cycles = np.zeros(len(LEVEL_NAMES), np.int64)
         self.caches = np.zeros((places, 2, 3), np.int64)
         """Of each data cache and memory, for data and tables: hits, misses, lines of the other pushed out."""
-        self.per_window = window_of(records)
+        self.per_window = per_window or window_of(records)
         self.window = np.zeros((3, -(-records // self.per_window)), np.int64)
         """L1 misses, STLB misses, walk cycles of each window."""
         self.events = {"flushes": 0, "entries_flushed": 0, "context_switches": 0}
@@ -114,10 +116,11 @@ def cycles(tally: Tally, walk_cycles: int) -> dict[str, int]:
 def leaves(mapping: Mapping) -> list[tuple[int, int, int]]:
     """For each leaf size (log2): touched base pages that have it, and the leaves that hold them."""
     shifts, touched = np.unique(mapping.leaf_shift, return_counts=True)
-    return [
-        (shift, pages, len(np.unique(mapping.page[mapping.leaf_shift == shift] >> (shift - 12))))
-        for shift, pages in zip(shifts.tolist(), touched.tolist(), strict=True)
-    ]
+    found = []
+    for shift, pages in zip(shifts.tolist(), touched.tolist(), strict=True):
+        number = np.sort(mapping.page[mapping.leaf_shift == shift] >> (shift - 12))
+        found.append((shift, pages, 1 + int(np.count_nonzero(np.diff(number)))))
+    return found
 
 
 def stlb_coverage(machine: Machine, leaves: list[tuple[int, int, int]]) -> dict[str, int]:

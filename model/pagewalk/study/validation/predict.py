@@ -7,25 +7,32 @@ one walk in (walk cycles / walkers) (Little's law); the later of the two decides
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from pagewalk.errors import BadInput
 from pagewalk.hardware.machine import SIZES, Guest, Machine, Psc
 from pagewalk.linux.geometry import geometry
-from pagewalk.replay.engine import replay
+from pagewalk.replay.engine import Run, replay
 from pagewalk.replay.result import Replay
+from pagewalk.replay.tally import result
 from pagewalk.study.replays import subject
 from pagewalk.study.validation.case import Chase, Recording, Updates
-from pagewalk.study.validation.program import Program, chase, mapped, updates
+from pagewalk.study.validation.program import SAMPLED, Program, chase, mapped, updates
+from pagewalk.trace.trace import Chunk
 
 LEAST_WARM = 1 << 16
 """Accesses that warm up a sampled run, or as many as the last data cache has lines: each brings about one
 line of data and one of page tables. Ours."""
 
-REPEATS = 3
-"""Stretches of a sampled run, each from another place; their spread is the sampling error. Ours."""
+STRETCHES = 4
+"""Of a sampled run, one after the other; their spread is the sampling error (batch means). Ours."""
+
+AT_ONCE = 1 << 16
+"""Accesses replayed in one go. Ours."""
 
 LARGEST_KNEE = 1 << 16
 """Pages up to which a knee is looked for. Ours: above every TLB of the presets."""
@@ -45,15 +52,13 @@ class Prediction(NamedTuple):
     """Replayed and measured."""
 
 
-def predict(pattern: Chase | Updates | Recording, machine: Machine, repeats: int = REPEATS) -> Prediction:
+def predict(pattern: Chase | Updates | Recording, machine: Machine) -> Prediction:
     """Replay a pattern on a machine and work out what an access costs.
 
     Parameters
     ----------
     pattern : Chase, Updates or Recording
     machine : Machine
-    repeats : int
-        Stretches of a run that is too long to be replayed whole; one gives no sampling error.
 
     Raises
     ------
@@ -63,10 +68,11 @@ def predict(pattern: Chase | Updates | Recording, machine: Machine, repeats: int
     machine = hosted(machine, pattern.host)
     if isinstance(pattern, Chase):
         program = chase(pattern, geometry(machine.geometry))
-        figures = _figures(_measured(program, pattern, machine), machine, pattern.leaf, pattern.chains)
+        (found,) = _stretches(program, pattern, machine, 1)
+        figures = _figures(found, machine, pattern.leaf, pattern.chains)
         return Prediction(figures, {}, len(program.page) - program.warm)
     if isinstance(pattern, Updates):
-        return _sampled(pattern, machine, repeats)
+        return _sampled(pattern, machine)
     return _recorded(pattern, machine)
 
 
@@ -112,7 +118,8 @@ def knee(pattern: Chase, machine: Machine, level: str) -> int:
     def fits(pages: int) -> bool:
         some = msgspec.structs.replace(pattern, pages=pages, line="first")
         program = chase(some, geometry(bare.geometry))
-        return _measured(program, some, bare).counts[f"{level}_misses".replace("l1_", "l1_dtlb_")] == 0
+        (found,) = _stretches(program, some, bare, 1)
+        return found.counts[f"{level}_misses".replace("l1_", "l1_dtlb_")] == 0
 
     return _last(fits, LARGEST_KNEE)
 
@@ -129,20 +136,31 @@ def _last(fits: Callable[[int], bool], most: int) -> int:
     return low
 
 
-def _measured(program: Program, pattern: Chase | Updates, machine: Machine) -> Replay:
-    """The replay of what follows the warm-up: that of everything less that of the warm-up alone."""
+def _stretches(program: Program, pattern: Chase | Updates, machine: Machine, count: int) -> list[Replay]:
+    """Replay the warm-up, then what follows in `count` equal stretches; what each of those counted."""
     mapping = mapped(program, pattern, machine)
     mode = "full" if machine.cache else "walks-only"
-    warm, all_ = (
-        replay(program.trace(count), mapping, machine, fetches=False, cache_mode=mode)
-        for count in (program.warm, len(program.page))
-    )
+    length = len(program.page)
+    run = Run(program.trace(), mapping, machine, False, mode, AT_ONCE, fast=False, per_window=length)
+    ends = np.linspace(program.warm, length, count + 1).astype(int).tolist()
+    found, start = [], 0
+    for end in ends:
+        for at in range(start, end, AT_ONCE):
+            some = slice(at, min(at + AT_ONCE, end))
+            run.chunk(Chunk(at, program.page[some], program.offset[some]), None)
+        start = end
+        found.append(result(run.tally, machine, mapping, run.tables.psc.names, mode, {}))
+    return [_since(before, after) for before, after in pairwise(found)]
+
+
+def _since(before: Replay, after: Replay) -> Replay:
+    """What was counted between two states of one replay."""
     return msgspec.structs.replace(
-        all_,
-        counts=_less(all_.counts, warm.counts),
-        cycles=_less(all_.cycles, warm.cycles),
-        walk_cycles_by_level=_less(all_.walk_cycles_by_level, warm.walk_cycles_by_level),
-        caches={name: _less(figures, warm.caches[name]) for name, figures in all_.caches.items()},
+        after,
+        counts=_less(after.counts, before.counts),
+        cycles=_less(after.cycles, before.cycles),
+        walk_cycles_by_level=_less(after.walk_cycles_by_level, before.walk_cycles_by_level),
+        caches={name: _less(figures, before.caches[name]) for name, figures in after.caches.items()},
     )
 
 
@@ -183,19 +201,20 @@ def _look_up_cycles(machine: Machine, leaf: str) -> int:
     )
 
 
-def _sampled(pattern: Updates, machine: Machine, repeats: int) -> Prediction:
-    """Stretches of a run at full size, each warmed up, with their mean and its standard error."""
+def _sampled(pattern: Updates, machine: Machine) -> Prediction:
+    """Part of a run at full size, warmed up: the mean of its stretches, and its standard error."""
     lines = max((cache.size_bytes // cache.line_bytes for cache in machine.cache), default=0)
-    runs = []
-    for seed in range(1, repeats + 1):
-        program = updates(pattern, max(lines, LEAST_WARM), seed)
-        runs.append(_figures(_measured(program, pattern, machine), machine, pattern.leaf, pattern.chains))
-    mean = {name: sum(run[name] for run in runs) / repeats for name in runs[0]}
+    program = updates(pattern, max(lines, LEAST_WARM), STRETCHES * SAMPLED)
+    runs = [
+        _figures(found, machine, pattern.leaf, pattern.chains)
+        for found in _stretches(program, pattern, machine, STRETCHES)
+    ]
+    mean = {name: sum(run[name] for run in runs) / STRETCHES for name in runs[0]}
     error = {
-        name: (sum((run[name] - mean[name]) ** 2 for run in runs) / max(repeats - 1, 1) / repeats) ** 0.5
+        name: (sum((run[name] - mean[name]) ** 2 for run in runs) / (STRETCHES - 1) / STRETCHES) ** 0.5
         for name in mean
     }
-    return Prediction(mean, error if repeats > 1 else {}, repeats * (len(program.page) - program.warm))
+    return Prediction(mean, error, STRETCHES * SAMPLED)
 
 
 def _recorded(pattern: Recording, machine: Machine) -> Prediction:

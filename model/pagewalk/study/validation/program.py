@@ -27,12 +27,12 @@ MOST_MEASURED = 1 << 17
 """Accesses of a chase that are measured at most, of a round that is longer: its nodes are in random order, so
 any stretch is as good as another. Ours."""
 
-SAMPLED = 1 << 17
-"""Accesses measured of a run that is too long to be replayed whole. Ours."""
+SAMPLED = 1 << 16
+"""Accesses of each stretch of a run that is too long to be replayed whole. Ours."""
 
 
 class Program(NamedTuple):
-    """Accesses of a program, the first `warm` of which only warm up."""
+    """Accesses of a program, the first `warm` of which only warm up; the rest is measured."""
 
     pages: NDArray[np.uint64]
     """Distinct pages, address >> 12."""
@@ -41,9 +41,9 @@ class Program(NamedTuple):
     offset: NDArray[np.uint16]
     warm: int
 
-    def trace(self, accesses: int) -> Trace:
-        """The first accesses, as loads; all such traces share the table of pages, and so a mapping."""
-        return from_pages("pattern", self.pages, self.page[:accesses], offset=self.offset[:accesses])
+    def trace(self) -> Trace:
+        """All accesses, as loads."""
+        return from_pages("pattern", self.pages, self.page, offset=self.offset)
 
 
 def chase(pattern: Chase, geometry: Geometry, seed: int = 1) -> Program:
@@ -70,19 +70,21 @@ def chase(pattern: Chase, geometry: Geometry, seed: int = 1) -> Program:
     return _encoded(address, np.tile(round_, 2 * rounds)[: warm + min(warm, MOST_MEASURED)], warm)
 
 
-def updates(pattern: Updates, warm: int, seed: int = 1) -> Program:
-    """Give a stretch of the accesses of random updates, long enough for a steady state.
+def updates(pattern: Updates, warm: int, measured: int, seed: int = 1) -> Program:
+    """Give a part of the accesses of random updates, long enough for a steady state.
 
     Parameters
     ----------
     pattern : Updates
     warm : int
         Accesses that only warm up.
+    measured : int
+        Accesses that follow.
     seed : int
-        Where in the generator's sequence the stretch begins.
+        Where in the generator's sequence the part begins.
     """
     words = pattern.table // 8
-    count = (warm + SAMPLED) // 2 if pattern.mirror else warm + SAMPLED
+    count = (warm + measured) // 2 if pattern.mirror else warm + measured
     if pattern.generator == "hpcc":
         numbers = hpcc(pattern.streams, -(-count // pattern.streams), seed).ravel()[:count]
     else:

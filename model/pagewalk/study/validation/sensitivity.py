@@ -217,7 +217,7 @@ def _rows(case: Case) -> list[tuple[Any, dict[str, Any], float]]:
 
 
 def _values(case: Case, machine: Machine, known: Known) -> list[float]:
-    predictor = Predictor(machine, case.folder, known, repeats=1)
+    predictor = Predictor(machine, case.folder, known)
     found = []
     for entry, keys, _ in _rows(case):
         pattern = changed(case.pattern, keys, "at")

@@ -27,7 +27,7 @@ from pagewalk.study.validation.case import (
     Unpredicted,
     Updates,
 )
-from pagewalk.study.validation.predict import REPEATS, Prediction, knee, predict
+from pagewalk.study.validation.predict import Prediction, knee, predict
 from pagewalk.study.validation.read import changed, machine_of, points
 
 
@@ -138,8 +138,8 @@ Known = dict[tuple[str, AnyPattern], Prediction]
 class Predictor:
     """Predictions of one machine."""
 
-    def __init__(self, machine: Machine, folder: str, known: Known, repeats: int = REPEATS) -> None:
-        self.machine, self.folder, self.known, self.repeats = machine, folder, known, repeats
+    def __init__(self, machine: Machine, folder: str, known: Known) -> None:
+        self.machine, self.folder, self.known = machine, folder, known
 
     def value(self, pattern: AnyPattern, entry: Measured) -> _Predicted:
         """Give the predicted quantity under a pattern, with its sampling error."""
@@ -151,7 +151,7 @@ class Predictor:
             pattern = _beside(pattern, self.folder)
         found = self.known.get((self.machine.sha256, pattern))
         if found is None:
-            found = predict(pattern, self.machine, self.repeats)
+            found = predict(pattern, self.machine)
             self.known[self.machine.sha256, pattern] = found
         times = 1 if entry.per == "access" else getattr(pattern, "accesses", 0) or found.accesses
         return _Predicted(found.figures[entry.quantity] * times, found.error.get(entry.quantity, 0.0) * times)
