@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pagewalk.hardware.load import load, names
-from pagewalk.hardware.machine import Machine, Memory, Psc, Tlb, Walker
+from pagewalk.hardware.machine import Cache, Machine, Memory, Psc, Tlb, Walker
 from pagewalk.linux.mapping import map_trace
 from pagewalk.replay.engine import Run, replay
 from pagewalk.replay.fast import FastPath
@@ -67,10 +67,45 @@ def test_random_streams(seed, leaf):
         both(trace, mapping, machine, fetches=False)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_reads_of_walks_through_random_caches(seed):
+    """Small caches, so that each level evicts: victims move on, inclusive levels drop what they lose."""
+    rng = np.random.default_rng(seed)
+    pages = np.unique(rng.integers(0, 1 << rng.integers(12, 30), 3000)).astype(np.uint64)
+    order = (len(pages) * rng.random(12_000) ** (1 + seed % 2)).astype(np.uint32)
+    trace = from_pages("random", pages, order)
+    mapping = map_trace(trace.pages, None, "base")
+    cache = []
+    for level in range(1 + seed % 3):
+        ways = int(rng.choice([1, 2, 3, 8, 20]))
+        cache.append(
+            Cache(
+                name=f"L{level + 1}",
+                size_bytes=64 * ways * int(rng.choice([1, 3, 4])) << 2 * level,
+                ways=ways,
+                latency_cycles=4 * level + 4,
+                fill="victim" if level and rng.random() < 0.6 else "demand",
+                inclusive=bool(level and rng.random() < 0.6),
+            )
+        )
+    enters = rng.choice([c.name for c in cache if c.fill == "demand"])
+    machine = plain(
+        [Tlb(name="L1", level=1, entries=8, ways=4)],
+        [Tlb(name="STLB", level=2, entries=16, ways=4)],
+        [Psc(name="PDE", level=2, entries=4)],
+        cache=cache,
+        memory=Memory(latency_cycles=100),
+        walker=Walker(enters=str(enters), start_cycles=3),
+    )
+    assert Run(trace, mapping, machine, False, "walks-only", 1000, True).reads is not None
+    counted = both(trace, mapping, machine)
+    assert counted["counts"]["walks"] > 1000
+
+
 @pytest.mark.parametrize("name", names())
 def test_presets_on_the_kernel_trace(name):
     opened, machine = subject("sample:gitdiff"), load(name)
-    head = next(opened.trace.chunks("flags", size=200_000))
+    head = next(opened.trace.chunks("flags", size=60_000))
     short = from_pages("short", opened.trace.pages, head.page, flags=head.flags)
     mapping = opened.mapped("pmd", machine)
     both(short, mapping, machine)

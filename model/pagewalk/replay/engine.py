@@ -19,6 +19,7 @@ from pagewalk.replay.events import happen
 from pagewalk.replay.fast import FastPath
 from pagewalk.replay.fast import fast as fast_tables
 from pagewalk.replay.general import ABSENT, General, plain
+from pagewalk.replay.reads import lru_reads_of
 from pagewalk.replay.result import Replay
 from pagewalk.replay.state import power_on
 from pagewalk.replay.tables import translate
@@ -136,6 +137,8 @@ class Run:
         self.entry_cache = next(
             (i for i, c in enumerate(machine.cache) if c.name == machine.walker.enters), 0
         )
+        plain_reads = fast and not self.full
+        self.reads = lru_reads_of(machine, self.tables, trace.cpus, self.entry_cache) if plain_reads else None
         self.walkers = np.zeros(machine.walker.count, np.int64)
         self.ring = np.zeros((machine.walker.window_accesses + 1, 2), np.int64)
         self.clock = np.zeros(3, np.int64)
@@ -153,6 +156,8 @@ class Run:
         window = self.machine.walker.window_accesses
         tally.waited = waited_at_the_end(self.clock, self.ring, self.walkers, window, tally.accesses)
         self.path.finish()
+        if self.reads is not None:
+            self.reads.count(tally)
 
     def happen(self, event: np.void) -> None:
         """Apply an event of the trace."""

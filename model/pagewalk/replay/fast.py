@@ -194,6 +194,9 @@ class FastPath:
         refs = fast.top_of[found] - fast.leaf_level[page]
         tally.by_refs += np.bincount(refs, minlength=MAX_READS)
         cycles = np.full(len(page), walker.start_cycles, np.int64)
+        if run.reads is not None:
+            run.reads.send(fast.unit_of[page], fast.top_of[found], cycles)
+            return cycles, refs
         on_cpu = np.zeros(WALKS_AT_ONCE, np.int64)
         address = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int64)
         level = np.empty(WALKS_AT_ONCE * state.tables.levels, np.int8)

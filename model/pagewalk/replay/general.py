@@ -115,7 +115,10 @@ class General:
             spent = np.full(len(some), machine.walker.start_cycles, np.int64)
             common = *state.caches, run.entry_cache, run.trace.cpus, stream.cpu[some], ends, address, level
             counted = spent, tally.places, tally.level_cycles, tally.caches
-            if run.full:
+            if run.reads is not None:
+                unit = stream.unit[some]
+                run.reads.send(unit, run.tables.leaf_level[unit] + refs[first:last], spent)
+            elif run.full:
                 until = int(stream.at[missed[last]]) if last < len(missed) else accesses
                 read_all(*common, *counted, stream.at[some], data, data_cpu, done, until)
                 done = until

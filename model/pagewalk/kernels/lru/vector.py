@@ -36,6 +36,12 @@ def front(lanes: Any, first: Any, entry: Any, width: int) -> int:
     return at if at < width else max(width, 64)
 
 
+def lane_of(lanes: Any, first: Any, entry: Any, width: int) -> int:
+    """Lane of the row ``lanes[first:first + width]`` that holds `entry`, as of `front`; nothing moves."""
+    row = [int(lane) for lane in lanes[first : first + width]]
+    return row.index(entry) if entry in row else max(width, 64)
+
+
 def changes(stream: Any, first: Any) -> Any:
     """Bit i is set where ``stream[first + i]`` differs from its left neighbour, for i < 64; `first` >= 1."""
     part = stream[first - 1 : first + RUN]
@@ -110,6 +116,14 @@ def _kept_by_mask(builder: Any, row: Any, pushed: Any, equal: Any) -> tuple[Any,
     return builder.select(builder.bitcast(moving, equal.type), pushed, row), mask
 
 
+def _lowest_lane(builder: Any, mask: Any) -> Any:
+    """Position of the lowest bit of a mask; 64, or 128 of a mask of 128, where none is set."""
+    if mask.type.width < 64:
+        mask = builder.zext(mask, _I64)
+    lane = builder.cttz(mask, ir.Constant(ir.IntType(1), 0))
+    return builder.trunc(lane, _I64) if mask.type.width > 64 else lane
+
+
 def _front_of(width: int) -> Any:
     """The vector form of `front` for rows of `width` lanes."""
     kind = ir.VectorType(_I32, width)
@@ -127,22 +141,52 @@ def _front_of(width: int) -> Any:
             kept = _kept_of_four if width == 4 else _kept_by_mask
             new, mask = kept(builder, row, pushed, equal)
             builder.store(new, place, align=align)
-            if width < 64:
-                mask = builder.zext(mask, _I64)
-            lane = builder.cttz(mask, ir.Constant(ir.IntType(1), 0))
-            return builder.trunc(lane, _I64) if width > 64 else lane
+            return _lowest_lane(builder, mask)
 
         return types.int64(lanes, types.int64, types.int32), code
 
     return vector_front
 
 
+def _lane_of_width(width: int) -> Any:
+    """The vector form of `lane_of` for rows of `width` lanes."""
+    kind = ir.VectorType(_I32, width)
+
+    @intrinsic
+    def vector_lane_of(typing: Any, lanes: Any, first: Any, entry: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _vector_at(context, builder, lanes, args[0], args[1], kind)
+            alone = builder.insert_element(ir.Constant(kind, ir.Undefined), args[2], _I32(0))
+            equal = builder.icmp_signed(
+                "==",
+                builder.load(place, align=min(4 * width, 64)),
+                _shuffle(builder, alone, alone, [0] * width),
+            )
+            return _lowest_lane(builder, builder.bitcast(equal, ir.IntType(width)))
+
+        return types.int64(lanes, types.int64, types.int32), code
+
+    return vector_lane_of
+
+
 _FRONT = {width: _front_of(width) for width in WIDTHS}
+_LANE_OF = {width: _lane_of_width(width) for width in WIDTHS}
 
 
 @overload(front, prefer_literal=True)
 def _front(lanes: Any, first: Any, entry: Any, width: Any) -> Callable[..., Any]:
     step = _FRONT[width.literal_value]
+
+    def form(lanes: Any, first: Any, entry: Any, width: Any) -> Any:
+        return step(lanes, first, entry)
+
+    form.__qualname__ += str(width.literal_value)
+    return form
+
+
+@overload(lane_of, prefer_literal=True)
+def _lane_of(lanes: Any, first: Any, entry: Any, width: Any) -> Callable[..., Any]:
+    step = _LANE_OF[width.literal_value]
 
     def form(lanes: Any, first: Any, entry: Any, width: Any) -> Any:
         return step(lanes, first, entry)
