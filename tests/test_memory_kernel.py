@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels_in_memory import GIB, RANGES, TWO_NODES, X86_IN_V8, check, kernel
+from kernels_in_memory import GIB, TWO_NODES, X86_IN_V8, check, kernel
 from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import MIB
 from pagewalk.linux.memory.buddy import UNMOVABLE
@@ -363,7 +363,7 @@ def test_rox_on_the_direct_map_itself_merges_there_and_only_rox():
 
 
 def test_arm64_refuses_what_may_be_huge_and_mirrors_page_by_page():
-    linux = kernel("6.12", "arm64-4k")
+    linux = kernel("6.18", "arm64-4k")
     linux.apply(Vmalloc(name="may", size=64 * KIB, huge=True))
     assert "EINVAL" in linux.apply(SetMemory(name="may", what="ro"))[0].why
     linux.apply(Vmalloc(name="text", size=12 * KIB, reset=True))
@@ -395,13 +395,6 @@ def test_contiguous_ptes_on_arm64_since_6_16():
     assert (area.shift, area.size_bytes, area.start % (64 * KIB)) == (16, 128 * KIB, 0)
     assert linux.maps.tables.leaves() == {16: 2}
     check(linux)
-
-
-def test_other_architectures_say_that_they_cannot():
-    linux = kernel("6.12", "powerpc64-radix-64k", RANGES)
-    linux.apply(Vmalloc(name="a", size=64 * KIB))
-    with pytest.raises(BadInput, match="not modelled"):
-        linux.apply(SetMemory(name="a", what="ro"))
 
 
 def test_events_come_from_plain_data_and_mistakes_are_told():

@@ -107,6 +107,20 @@ def test_a_huge_leaf_over_mapped_pages_is_refused():
         table.map_leaf(BASE, 512, 21, PAGE_KERNEL)
 
 
+def test_a_gigabyte_leaf_frees_all_tables_that_it_finds():
+    table, pages = tables()
+    for at in (BASE, BASE + 8 * MIB, BASE + 900 * MIB):
+        table.map_pages(at, np.arange(1), PAGE_KERNEL)
+        table.unmap(at, at + 4096)
+    assert len(pages.out) == 5
+    assert table.map_leaf(BASE, 1 << 18, 30, PAGE_KERNEL) is True
+    assert (len(pages.out), table.leaves()) == (1, {30: 1})
+    table.unmap(BASE, BASE + GIB)
+    table.map_pages(BASE + 8 * MIB, np.arange(1), PAGE_KERNEL)
+    with pytest.raises(ValueError, match="smaller leaves"):
+        table.map_leaf(BASE, 1 << 18, 30, PAGE_KERNEL)
+
+
 def test_unmapping_half_a_leaf_is_refused():
     table, _ = tables()
     table.map_leaf(BASE, 512, 21, PAGE_KERNEL)

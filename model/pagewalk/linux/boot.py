@@ -1,7 +1,8 @@
 """A boot: the memory of each node, a kernel on it, and its hash tables.
 
 Sources: Linux 7.3.4 mm/mm_init.c alloc_large_system_hash, see the reference's section 5.1; the largest
-blocks of base pages other than 4 KiB are from memory of arch/{arm64,powerpc}/Kconfig.
+blocks of base pages other than 4 KiB are from memory of arch/{arm64,powerpc}/Kconfig. A table that cannot be
+had is halved until it can.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import GIB, geometry
 from pagewalk.linux.memory.buddy import ORDERS_4K, Orders
 from pagewalk.linux.memory.kernel import Booted, Event, Kernel, happen
-from pagewalk.linux.memory.pages import take_pages
+from pagewalk.linux.memory.pages import try_pages
 from pagewalk.linux.rules.eligibility import Request
-from pagewalk.linux.rules.hash_tables import Boot, boot_tables
+from pagewalk.linux.rules.hash_tables import Boot, HashTable, boot_tables, halved
 
 STRUCT_PAGE_BYTES = 64
 """Of each base page, taken before anything else is allocated (memmap)."""
@@ -94,10 +95,21 @@ def boot_of(kernel: Kernel) -> Boot:
 
 @happen.register
 def _boot(event: BootTables, kernel: Kernel) -> None:
-    for table in boot_tables(boot_of(kernel)):
-        if table.place == "linear":
-            take_pages(kernel, table.name, table.size_bytes, caller="alloc_large_system_hash")
-        else:
-            kernel.vmalloc(table.name, Request(table.size_bytes, allow_huge=True), "alloc_large_system_hash")
+    boot = boot_of(kernel)
+    for table in boot_tables(boot):
+        smaller: HashTable | None = table
+        while smaller is not None and not _allocated(kernel, smaller):
+            kernel.counts["hash_tables_halved"] += 1
+            smaller = halved(smaller, boot)
+        if smaller is None:
+            what = f"there is no memory for {table.name!r}, nor for a smaller one"
+            raise BadInput("boot", f"{what}; a kernel panics here", "give more memory")
     if event.booted:
         happen(Booted(), kernel)
+
+
+def _allocated(kernel: Kernel, table: HashTable) -> bool:
+    if table.place == "linear":
+        return try_pages(kernel, table.name, table.size_bytes, caller="alloc_large_system_hash")
+    request = Request(table.size_bytes, allow_huge=True)
+    return kernel.vmalloc(table.name, request, "alloc_large_system_hash") is not None

@@ -26,6 +26,7 @@ def layout_of(kernel: Kernel) -> Layout:
                 area.start + area.span_bytes,
                 area.span_bytes,
                 area.caller,
+                kind=area.kind,
                 leaf=leaf,
                 pages=len(area.frames),
                 nodes=tuple((node, count) for node, count in pages.items() if count),

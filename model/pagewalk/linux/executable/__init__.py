@@ -6,6 +6,9 @@ Importing this package teaches `pagewalk.linux.memory.kernel` their events.
 from pagewalk.linux.executable.bpf import LoadBpf, UnloadBpf
 from pagewalk.linux.executable.modules import InitDone, LoadModule, UnloadModule
 from pagewalk.linux.executable.probes import AddKprobes, AddTrampoline, RemoveKprobes, RemoveTrampoline
+from pagewalk.linux.mappers.ioremap import Ioremap, Iounmap
+from pagewalk.linux.mappers.kvmalloc import Kvfree, Kvmalloc
+from pagewalk.linux.mappers.vmap import Vmap, Vunmap
 from pagewalk.linux.memory.kernel import Booted, SetMemory, UnmapAliases, Vfree, Vmalloc, Vrealloc
 
 Event = (
@@ -15,6 +18,12 @@ Event = (
     | Vrealloc
     | SetMemory
     | UnmapAliases
+    | Kvmalloc
+    | Kvfree
+    | Vmap
+    | Vunmap
+    | Ioremap
+    | Iounmap
     | LoadModule
     | InitDone
     | UnloadModule

@@ -1,6 +1,8 @@
 """Memory for kernel code: an area of its own for each user, or (x86-64 since 6.15) pieces of a shared cache.
 
-Source: Linux 7.3 mm/execmem.c, see the reference's section 4.6.
+Source: Linux 7.3 mm/execmem.c, see the reference's section 4.6. The cache's areas lack VM_FLUSH_RESET_PERMS:
+before one is freed, the direct map is made valid block by block (`execmem_set_direct_map_valid`, read in the
+patches of 2024 and 2025 to that file).
 """
 
 from bisect import insort
@@ -39,10 +41,12 @@ def has_cache(kernel: Kernel) -> bool:
     return kernel.rules.release.follows("rox-cache") and kernel.geometry.name.startswith("x86-64")
 
 
-def own_area(kernel: Kernel, name: str, size_bytes: int, caller: str, *, huge: bool = False) -> Area | None:
-    """An area in module space, writable, that resets the direct map when freed (`module_alloc`)."""
+def own_area(
+    kernel: Kernel, name: str, size_bytes: int, caller: str, *, huge: bool = False, reset: bool = True
+) -> Area | None:
+    """An area in module space, writable; it resets the direct map when freed (`module_alloc`)."""
     request = Request(size_bytes, allow_huge=huge, no_huge=not huge)
-    return kernel.vmalloc(name, request, caller, within=kernel.maps.space.modules, reset=True)
+    return kernel.vmalloc(name, request, caller, within=kernel.maps.space.modules, reset=reset)
 
 
 def make_rox(kernel: Kernel, name: str, first_page: int = 0, pages: int | None = None) -> bool:
@@ -88,8 +92,8 @@ def take_text(kernel: Kernel, name: str, size_bytes: int, caller: str) -> bool:
 
 def _refill(kernel: Kernel, cache: TextMemory, size: int) -> tuple[int, int] | None:
     name = f"text cache {kernel.counts['text_refills']}"
-    area = own_area(kernel, name, round_up(size, PMD_BYTES), "execmem_cache", huge=True)
-    area = area or own_area(kernel, name, size, "execmem_cache", huge=True)
+    area = own_area(kernel, name, round_up(size, PMD_BYTES), "execmem_cache", huge=True, reset=False)
+    area = area or own_area(kernel, name, size, "execmem_cache", huge=True, reset=False)
     if area is None:
         return None
     kernel.counts["text_refills"] += 1
@@ -117,6 +121,7 @@ def give_text(kernel: Kernel, name: str) -> None:
         start, size = min(start, low), size + length
     if (start, size) == (area.start, area.size_bytes) and not size % PMD_BYTES and not start % PMD_BYTES:
         del cache.areas[area.start]
+        kernel.maps.validate(area)
         kernel.vfree(area.name)
     else:
         insort(cache.free, (start, size))

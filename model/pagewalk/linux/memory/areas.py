@@ -7,7 +7,7 @@ Source: Linux 6.12 mm/vmalloc.c, see the reference's section 3.5; the order with
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ MOST_POOLS = 128
 """Most vmap nodes; below, one for each possible CPU."""
 
 
+Kind = Literal["vmalloc", "vmap", "ioremap"]
+"""What made an area: only vmalloc's own has memory of its own."""
+
+
 class Span(NamedTuple):
     """A range of addresses; `end` is exclusive."""
 
@@ -33,7 +37,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Area:
-    """One vmalloc allocation.
+    """One range of the vmalloc or module space.
 
     Attributes
     ----------
@@ -42,15 +46,17 @@ class Area:
     asked_bytes, size_bytes, span_bytes : int
         As asked for; rounded to whole leaves; with the guard page.
     shift : int
-        log2 of the blocks it is made of; the page order is this less the base shift.
+        log2 of the blocks it is made of; the page order is this less the base shift. Of an ioremap area: log2
+        of its largest leaf.
     frames : ndarray of int64
-        Of each base page.
+        Of each base page: its own, or those that vmap shows once more. None for ioremap, which maps devices.
     reset : bool
         VM_FLUSH_RESET_PERMS.
     allow_huge : bool
         VM_ALLOW_HUGE_VMAP.
     array : str
         Name of the area that holds its page array; "" where that fits one page (kmalloc, not modelled).
+    kind : str
     """
 
     name: str
@@ -64,6 +70,7 @@ class Area:
     reset: bool = False
     allow_huge: bool = False
     array: str = ""
+    kind: Kind = "vmalloc"
 
     @property
     def end(self) -> int:

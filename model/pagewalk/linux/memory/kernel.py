@@ -14,18 +14,22 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
-from pagewalk.linux.memory.areas import Area, Span
+from pagewalk.linux.memory.areas import Area, Kind, Span
 from pagewalk.linux.memory.buddy import UNMOVABLE, Memory, gather
 from pagewalk.linux.memory.direct_map import Reset
 from pagewalk.linux.memory.maps import Happening, Maps, Permission
 from pagewalk.linux.memory.page_tables import NO_EXEC, PAGE_KERNEL, PRESENT, WRITE, OutOfTables
 from pagewalk.linux.rules.eligibility import Attempt, Request, decide
 from pagewalk.linux.rules.eligibility import Kernel as Rules
+from pagewalk.linux.rules.releases import release
 
 Part = TypeVar("Part")
 
 POINTER_BYTES = 8
 """An entry of an area's page array."""
+
+LEAVES_IN_PLACE = release("6.18")
+"""Since when arm64 changes the size of leaves of the linear map in use, on CPUs that can (reference 4.5)."""
 
 PROTECTIONS = {
     "PAGE_KERNEL_EXEC": PRESENT | WRITE,
@@ -48,11 +52,14 @@ class Kernel:
     cpus : int
     reset : "page", "block" or "range"
         How the direct map of a freed area is reset; "page" is what all releases do.
-    linear_leaves : "blocks" or "pages"
+    linear_leaves : "blocks" or "pages", optional
         Leaves of the direct map. Pages: x86 with debug_pagealloc, arm64 with rodata=full on CPUs that cannot
-        change a leaf's size in place.
+        change a leaf's size in place. None: pages on arm64 with rodata=full before 6.18, where no CPU was
+        trusted to; else blocks (from 6.18 on arm64 that is ours: it depends on the CPUs).
     rodata_full : bool
         arm64: permissions are mirrored to the linear map (the default there).
+    tlb_range : bool
+        arm64: the CPUs flush ranges in one operation.
 
     Attributes
     ----------
@@ -60,8 +67,9 @@ class Kernel:
         What is mapped, and the log of what happened.
     areas : dict of str to Area
     counts : Counter
-        Of happenings, and of: attribute_calls, huge_fallbacks, left_read_only and left_absent (frames freed
-        with a wrong direct map), purges, reset_scan_steps, table_pages_taken.
+        Of happenings, and of: attribute_calls, compact_stalls (no block of a large order was free where the
+        kernel would now compact memory; it fails here), huge_fallbacks, left_read_only and left_absent
+        (frames freed with a wrong direct map), purges, reset_scan_steps, table_pages_taken.
     booting : bool
         Memory for any node is interleaved until the event `Booted`.
     """
@@ -74,10 +82,15 @@ class Kernel:
         *,
         cpus: int = 1,
         reset: Reset = "page",
-        linear_leaves: Literal["blocks", "pages"] = "blocks",
+        linear_leaves: Literal["blocks", "pages"] | None = None,
         rodata_full: bool = True,
+        tlb_range: bool = False,
     ) -> None:
         self.rules, self.memory, self.how_to_reset, self.cpus = rules, memory, reset, cpus
+        self.ranges = tuple(ranges)
+        if linear_leaves is None:
+            fixed = rodata_full and rules.arch.name.startswith("arm64") and rules.release < LEAVES_IN_PLACE
+            linear_leaves = "pages" if fixed else "blocks"
         self.maps = Maps(
             rules,
             ranges,
@@ -86,6 +99,7 @@ class Kernel:
             cpus=cpus,
             linear_leaves=linear_leaves,
             rodata_full=rodata_full,
+            tlb_range=tlb_range,
         )
         self.counts, self.note = self.maps.counts, self.maps.note
         self.geometry, self.shift = self.maps.geometry, self.maps.shift
@@ -179,6 +193,7 @@ class Kernel:
         frames = None
         if array or array_bytes <= self.page_bytes:
             frames = gather(self.memory, pages, order, self._nodes(request.node), large=large)
+            self.counts["compact_stalls"] += frames is None and order > 0
         if frames is None or not self._map(start, frames, attempt.shift, request.protection):
             self.note(
                 "failure",
@@ -219,11 +234,7 @@ class Kernel:
 
     def vfree(self, name: str) -> None:
         """Free an area: unmap it, keep its addresses for a purge, reset the direct map, free its frames."""
-        area = self.area(name)
-        del self.areas[name]
-        self.maps.tables.unmap(area.start, area.end)
-        self.note("unmap", "vfree", area.start, area.end)
-        self.maps.space.free(area.start)
+        area = self.unmap(name, "vmalloc", "vfree")
         if area.reset:
             self.maps.reset(area, self.how_to_reset)
         if name in self._permissions_changed:
@@ -234,12 +245,31 @@ class Kernel:
         if area.array:
             self.vfree(area.array)
 
+    def unmap(self, name: str, kind: Kind, why: str) -> Area:
+        """Take an area of that kind out of the page tables; its addresses wait for a purge.
+
+        Raises
+        ------
+        BadInput
+            There is no such area, or it is of another kind.
+        """
+        area = self.area(name)
+        if area.kind != kind:
+            raise BadInput(f"area {name!r}", f"was made by {area.kind}", f"{why} is for {kind}")
+        del self.areas[name]
+        self.maps.tables.unmap(area.start, area.end)
+        self.note("unmap", why, area.start, area.end)
+        self.maps.space.free(area.start)
+        return area
+
     def vrealloc(self, name: str, size_bytes: int) -> Area | None:
         """Resize an area (7.3): in place while its memory lasts, else copy it to a new one with base pages.
 
         A huge area that shrinks keeps all its memory; one with base pages gives back what it no longer needs.
         """
         area, base = self.area(name), self.shift
+        if area.kind != "vmalloc":
+            raise BadInput(f"area {name!r}", f"was made by {area.kind}", "vrealloc is for vmalloc")
         pages = -(-size_bytes // self.page_bytes)
         if pages > len(area.frames):
             bigger = self.vmalloc(f"{name}.new", Request(size_bytes), area.caller)
@@ -258,11 +288,19 @@ class Kernel:
             self.areas[name] = replace(area, asked_bytes=size_bytes, size_bytes=size, frames=kept)
         return self.areas[name]
 
-    def set_memory(self, name: str, what: Permission, first_page: int = 0, pages: int | None = None) -> bool:
+    def set_memory(
+        self,
+        name: str,
+        what: Permission,
+        first_page: int = 0,
+        pages: int | None = None,
+        *,
+        array: bool = False,
+    ) -> bool:
         """`set_memory_*` on base pages of an area (`Maps.set_memory`)."""
         area = self.area(name)
         self._permissions_changed.add(name)
-        return self.maps.set_memory(area, what, first_page, pages)
+        return self.maps.set_memory(area, what, first_page, pages, array=array)
 
     def area(self, name: str) -> Area:
         """The area of that name; BadInput if there is none."""
@@ -272,7 +310,8 @@ class Kernel:
 
     def vmalloc_used(self) -> int:
         """VmallocUsed of ``/proc/meminfo`` in kB: memory of all areas, rounding included, guards not."""
-        return sum(len(area.frames) for area in self.areas.values()) * self.page_bytes >> 10
+        own = (area for area in self.areas.values() if area.kind == "vmalloc")
+        return sum(len(area.frames) for area in own) * self.page_bytes >> 10
 
     def apply(self, event: object) -> list[Happening]:
         """Do what an event says; returns what it caused."""
@@ -319,12 +358,16 @@ class Vrealloc(Event, frozen=True, tag="vrealloc"):
 
 
 class SetMemory(Event, frozen=True, tag="set_memory"):
-    """Change permissions of an area's base pages; by default of all from `first_page` on."""
+    """Change permissions of an area's base pages; by default of all from `first_page` on.
+
+    `array`: they are named one by one (x86: `set_memory_array_*`, `set_pages_array_*`).
+    """
 
     name: str
     what: Permission
     first_page: int = 0
     pages: int | None = None
+    array: bool = False
 
 
 class UnmapAliases(Event, frozen=True, tag="unmap_aliases"):
@@ -368,7 +411,7 @@ def _vrealloc(event: Vrealloc, kernel: Kernel) -> None:
 
 @happen.register
 def _set_memory(event: SetMemory, kernel: Kernel) -> None:
-    kernel.set_memory(event.name, event.what, event.first_page, event.pages)
+    kernel.set_memory(event.name, event.what, event.first_page, event.pages, array=event.array)
 
 
 @happen.register

@@ -2,7 +2,7 @@
 
 Every step that a processor notices goes to a log. Sources: Linux 7.3 arch/x86/mm/pat/set_memory.c,
 arch/arm64/mm/pageattr.c, mm/vmalloc.c `_vm_unmap_aliases` and `vm_reset_perms`; see the reference's
-section 4.
+section 4. powerpc and riscv, which it does not cover: arch/{powerpc,riscv}/mm/pageattr.c of trees since 6.8.
 """
 
 from collections import Counter
@@ -10,11 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from pagewalk.errors import BadInput
-from pagewalk.linux.geometry import TOP, geometry
+from pagewalk.linux.geometry import TOP, Geometry, geometry
 from pagewalk.linux.memory.areas import AddressSpace, Area, Purge, Span
 from pagewalk.linux.memory.direct_map import DirectMap, Reset, reset_calls, reset_span
 from pagewalk.linux.memory.page_tables import NO_EXEC, PRESENT, WRITE, Change, PageTables, Split
 from pagewalk.linux.rules.eligibility import Kernel as Rules
+from pagewalk.linux.rules.releases import Release, release
+
+ARCHES = ("x86-64", "arm64", "powerpc64", "riscv")
+"""How names of geometries begin."""
 
 Permission = Literal["ro", "rw", "x", "nx", "rox"]
 
@@ -28,8 +32,28 @@ PERMISSIONS: dict[Permission, tuple[int, int]] = {
 """Bits that ``set_memory_*`` sets and clears."""
 
 FULL_FLUSH_ABOVE = {"x86-64": 33, "riscv": 64, "powerpc": 0}
-"""More base pages than this make a range a full flush (reference 4.7), by the start of the geometry's name.
-arm64, taken to be without TLB range operations, flushes all from a table's worth of pages on."""
+"""More base pages than this make a range a full flush (reference 4.7), by how the geometry's name begins."""
+
+TLB_RANGE_PAGES = 1 << 21
+"""arm64 CPUs with TLB range operations flush all only above so many base pages (7.3)."""
+
+SPLIT_RISCV = release("6.8")
+"""Since when riscv mirrors permissions to the linear map and splits it; the release is from memory."""
+
+
+def full_flush_above(geometry: Geometry, release_: Release, tlb_range: bool) -> int:
+    """The most base pages that one flush of kernel addresses takes one by one (reference 4.7).
+
+    arm64 without range operations: all from a table's worth of pages on (7.3), above it (6.1). The releases
+    between were not read; they are taken as 7.3.
+    """
+    for name, most in FULL_FLUSH_ABOVE.items():
+        if geometry.name.startswith(name):
+            return most
+    if tlb_range:
+        return TLB_RANGE_PAGES
+    entries = 1 << geometry.index_bits[0]
+    return entries if release_ <= release("6.1") else entries - 1
 
 
 class Happening(NamedTuple):
@@ -67,6 +91,8 @@ class Maps:
         Leaves of the direct map; see `DirectMap`.
     rodata_full : bool
         arm64: permissions are mirrored to the linear map (the default there).
+    tlb_range : bool
+        arm64: the CPUs flush ranges in one operation.
 
     Attributes
     ----------
@@ -85,9 +111,12 @@ class Maps:
         cpus: int = 1,
         linear_leaves: Literal["blocks", "pages"] = "blocks",
         rodata_full: bool = True,
+        tlb_range: bool = False,
     ) -> None:
         self.release, self.geometry = rules.release, geometry(rules.arch.name)
         self.shift = self.geometry.base_shift
+        self.arch = next(name for name in ARCHES if self.geometry.name.startswith(name))
+        self.full_flush_above = full_flush_above(self.geometry, self.release, tlb_range)
         blocks = [{1: shift - self.shift} for shift in rules.arch.pte_shifts]
         self.tables = PageTables(self.geometry, take, give, *blocks)
         self.direct = DirectMap(self.geometry, ranges, take, give, linear_leaves, rodata_full)
@@ -103,11 +132,7 @@ class Maps:
 
     def flush(self, start: int, end: int, why: str) -> None:
         """`flush_tlb_kernel_range`: by page, or everything if that is too many."""
-        most = next(
-            (most for name, most in FULL_FLUSH_ABOVE.items() if self.geometry.name.startswith(name)),
-            (1 << self.geometry.index_bits[0]) - 1,
-        )
-        full = end - start >> self.shift > most
+        full = end - start >> self.shift > self.full_flush_above
         self.note("flush-all" if full else "flush-range", why, start, end)
 
     def _purged(self, purge: Purge) -> None:
@@ -122,10 +147,10 @@ class Maps:
         self._also_flush = Span(TOP, 0)
 
     def _splits(self, change: Change, why: str) -> bool:
-        """Log the splits of a change, each with its global flush (none on arm64); False if it failed."""
+        """Log the splits of a change, each with its global flush (x86); False if it failed."""
         for split in change.splits:
             self.note("split", why, split.start, split.start + (1 << split.shift))
-            if not self.geometry.name.startswith("arm64"):
+            if self.arch == "x86-64":
                 self.note("flush-all", "split")
         if change.failed:
             self.note("failure", f"{why}: no page for a table")
@@ -137,11 +162,22 @@ class Maps:
         if made:
             self.note("flush-all", "collapse")
 
-    def set_memory(self, area: Area, what: Permission, first_page: int = 0, pages: int | None = None) -> bool:
+    def set_memory(
+        self,
+        area: Area,
+        what: Permission,
+        first_page: int = 0,
+        pages: int | None = None,
+        *,
+        array: bool = False,
+    ) -> bool:
         """`set_memory_*` on base pages of an area; False if the kernel returns an error.
 
-        x86 purges first, mirrors every step to the direct map and ends with a full flush. arm64 refuses areas
-        that might be huge, and mirrors ro and rw page by page, each with its flush.
+        x86 purges first, mirrors every step to the direct map and ends with a full flush; an array of pages
+        it takes one page at a time. arm64 refuses areas that might be huge, and what is not vmalloc's, and
+        mirrors ro and rw page by page, each with its flush. powerpc refuses areas that are huge, changes and
+        flushes page by page, and leaves the linear map alone. riscv changes the linear map page by page,
+        then whole leaves of the area, even where only a part was meant, and ends with a full flush.
         """
         pages = len(area.frames) - first_page if pages is None else pages
         if not 0 <= first_page <= first_page + pages <= len(area.frames):
@@ -149,14 +185,17 @@ class Maps:
             raise BadInput(where, what_is, "name pages inside it")
         self.counts["attribute_calls"] += 1
         start = area.start + (first_page << self.shift)
-        if self.geometry.name.startswith("x86"):
-            return self._set_memory_x86(start, start + (pages << self.shift), what)
-        if self.geometry.name.startswith("arm64"):
+        if self.arch == "x86-64":
+            return self._set_memory_x86(start, start + (pages << self.shift), what, array)
+        if self.arch == "arm64":
             return self._set_memory_arm64(area, first_page, pages, what)
-        raise BadInput(f"set_memory on {self.geometry.name}", "is not modelled", "use x86-64 or arm64")
+        if self.arch == "riscv":
+            return self._set_memory_riscv(area, first_page, pages, what)
+        return self._set_memory_powerpc(area, start, pages, what)
 
-    def _set_memory_x86(self, start: int, end: int, what: Permission) -> bool:
+    def _set_memory_x86(self, start: int, end: int, what: Permission, array: bool) -> bool:
         set_bits, clear_bits = PERMISSIONS[what]
+        step = 1 if array else max(end - start >> self.shift, 1)
 
         def mirror(frame: int, pages: int) -> bool:
             return self._splits(
@@ -164,20 +203,26 @@ class Maps:
             )
 
         self.unmap_aliases()
-        change = self.tables.change(start, end - start >> self.shift, set_bits, clear_bits, mirror)
-        self._splits(change, "set_memory")
-        if change.changed:
+        changed = failed = False
+        for at in range(start, end, step << self.shift):
+            change = self.tables.change(at, step, set_bits, clear_bits, mirror)
+            self._splits(change, "set_memory")
+            changed, failed = changed or change.changed, change.failed
+            if failed:
+                break
+        if changed:
             self.note("flush-all", "set_memory", start, end)
-        if change.changed and not change.failed and what == "rox" and self.release.follows("collapse"):
+        if changed and not failed and what == "rox" and self.release.follows("collapse"):
             self._merges(self.tables.collapse(start, end))
-        return not change.failed
+        return not failed
 
     def _set_memory_arm64(self, area: Area, first_page: int, pages: int, what: Permission) -> bool:
         set_bits, clear_bits = PERMISSIONS[what]
         start = area.start + (first_page << self.shift)
         end = start + (pages << self.shift)
-        if area.allow_huge:
-            self.note("failure", "set_memory: EINVAL, the area may be huge", start, end)
+        if area.allow_huge or area.kind != "vmalloc":
+            why = "may be huge" if area.allow_huge else f"was made by {area.kind}"
+            self.note("failure", f"set_memory: EINVAL, the area {why}", start, end)
             return False
         if self.direct.follows_permissions and what in ("ro", "rw", "rox"):
             for frame in area.frames[first_page : first_page + pages].tolist():
@@ -191,6 +236,32 @@ class Maps:
         self.tables.change(start, pages, set_bits, clear_bits)
         self.flush(start, end, "set_memory")
         return True
+
+    def _set_memory_powerpc(self, area: Area, start: int, pages: int, what: Permission) -> bool:
+        set_bits, clear_bits = PERMISSIONS[what]
+        end = start + (pages << self.shift)
+        if area.shift > self.shift:
+            self.note("failure", "set_memory: EINVAL, the area is huge", start, end)
+            return False
+        self.tables.change(start, pages, set_bits, clear_bits)
+        for at in range(start, end, 1 << self.shift):
+            self.flush(at, at + (1 << self.shift), "set_memory")
+        return True
+
+    def _set_memory_riscv(self, area: Area, first_page: int, pages: int, what: Permission) -> bool:
+        set_bits, clear_bits = PERMISSIONS[what]
+        done = True
+        if self.release >= SPLIT_RISCV:
+            for frame in area.frames[first_page : first_page + pages].tolist():
+                change = self.direct.change(frame, 1, set_bits, clear_bits)
+                done = self._splits(change, "set_memory, linear map")
+                if not done:
+                    break
+        start = area.start + (first_page << self.shift)
+        if done:
+            self.tables.change(start, pages, set_bits, clear_bits, cut=False)
+        self.note("flush-all", "set_memory", start, start + (pages << self.shift))
+        return done
 
     def set_direct(self, frame: int, pages: int, what: Permission) -> bool:
         """`set_memory_*` on direct-map addresses (x86): there is no alias; since 6.15 rox tries to merge."""
@@ -217,10 +288,28 @@ class Maps:
         span = reset_span(
             self.direct, area.frames, order if self.release.follows("reset-scan-by-block") else 0
         )
-        calls = reset_calls(area.frames, order, how) if self.direct.follows_permissions else []
+        follows = self.direct.follows_permissions and not (
+            self.arch == "riscv" and self.release < SPLIT_RISCV
+        )
+        calls = reset_calls(area.frames, order, how) if follows else []
         for frame, pages in calls:
-            self._splits(self.direct.change(frame, pages, 0, PRESENT | WRITE), "reset")
+            self._reset_call(frame, pages, 0, PRESENT | WRITE)
         self.unmap_aliases(span.start, span.end)
         for frame, pages in calls:
-            self._splits(self.direct.change(frame, pages, PRESENT | WRITE, 0), "reset")
+            self._reset_call(frame, pages, PRESENT | WRITE, 0)
         self.counts.update(attribute_calls=2 * len(calls), reset_scan_steps=span.steps)
+
+    def validate(self, area: Area) -> None:
+        """`set_direct_map_valid_noflush` for each block of an area: present and writable, without a flush."""
+        order = area.shift - self.shift
+        calls = reset_calls(area.frames, order, "block")
+        for frame, pages in calls:
+            self._reset_call(frame, pages, PRESENT | WRITE, 0)
+        self.counts["attribute_calls"] += len(calls)
+
+    def _reset_call(self, frame: int, pages: int, set_bits: int, clear_bits: int) -> None:
+        """One `set_direct_map_*` call; on riscv it goes the way of `set_memory_*`, with its full flush."""
+        self._splits(self.direct.change(frame, pages, set_bits, clear_bits), "reset")
+        if self.arch == "riscv" and self.release >= SPLIT_RISCV:
+            start = self.direct.address(frame)
+            self.note("flush-all", "reset", start, start + (pages << self.shift))

@@ -214,7 +214,7 @@ class PageTables:
             done += len(part)
 
     def map_leaf(self, address: int, frame: int, shift: int, bits: int) -> bool:
-        """Map one leaf; a table that earlier, smaller leaves left at its place is freed.
+        """Map one leaf; a table that earlier, smaller leaves left at its place is freed, with those below it.
 
         Parameters
         ----------
@@ -236,16 +236,24 @@ class PageTables:
         level = max(level for level in range(1, self.geometry.levels + 1) if self.shift[level] <= shift)
         count = 1 << (shift - self.shift[level])
         table, index = self._table(level, address), self._index(level, address)
-        left_over = self.tables.get(self._key(level - 1, address)) if level > 1 else None
-        if left_over is not None:
-            if (left_over.target != EMPTY).any():
-                raise ValueError(f"{address:#x} is mapped by smaller leaves")
-            del self.tables[self._key(level - 1, address)]
-            self._give(level - 1, left_over.page)
+        left_over = level > 1 and self._free_table(level - 1, address)
         step = 1 << (self.shift[level] - self.base)
         table.target[index : index + count] = frame + step * np.arange(count)
         table.bits[index : index + count] = bits | (CONTIGUOUS if count > 1 else 0)
-        return left_over is not None
+        return left_over
+
+    def _free_table(self, level: int, address: int) -> bool:
+        """Free an empty table and those below it; False if there is none."""
+        left_over = self.tables.get(self._key(level, address))
+        if left_over is None:
+            return False
+        if (left_over.target >= 0).any():
+            raise ValueError(f"{address:#x} is mapped by smaller leaves")
+        for index in np.flatnonzero(left_over.target == TABLE).tolist():
+            self._free_table(level - 1, address + (index << self.shift[level]))
+        del self.tables[self._key(level, address)]
+        self._give(level, left_over.page)
+        return True
 
     def unmap(self, start: int, end: int) -> None:
         """Clear all leaves of a range. Tables stay: the kernel keeps them for whatever comes next.
@@ -315,6 +323,8 @@ class PageTables:
         set_bits: int,
         clear_bits: int,
         mirror: Callable[[int, int], bool] = lambda frame, pages: True,
+        *,
+        cut: bool = True,
     ) -> Change:
         """Change attributes of base pages, as x86 does it (reference 4.2).
 
@@ -328,6 +338,8 @@ class PageTables:
         mirror : callable
             Called with the first frame and the number of pages of every step, to change the alias;
             returns False to stop.
+        cut : bool
+            False: a leaf is never split, but changed whole, also beyond the range.
         """
         done, changed = 0, False
         splits: list[Split] = []
@@ -341,7 +353,7 @@ class PageTables:
             step = min(end - at >> self.base, pages - done)
             bits = entry.bits & ~clear_bits | set_bits
             if bits != entry.bits:
-                if at != entry.start or step << self.base != 1 << entry.shift:
+                if cut and (at != entry.start or step << self.base != 1 << entry.shift):
                     if not self.split(entry):
                         return Change(changed, True, splits)
                     splits.append(Split(entry.start, entry.shift))

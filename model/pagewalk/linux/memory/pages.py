@@ -1,7 +1,7 @@
 """Users of the direct map: pages that are reached there, and memory that others hold.
 
 Objects of the kernel's heap, page cache, tables in the direct map: all are frames here, taken block by
-block. kmalloc and its slabs are not modelled.
+block. Slabs are not modelled.
 """
 
 from dataclasses import dataclass, field
@@ -75,21 +75,27 @@ class Pages:
     held: list[int] = field(default_factory=list)
 
 
-def take_pages(
+def try_pages(
     kernel: Kernel,
     name: str,
     size_bytes: int,
     *,
     order: int | None = None,
     kind: int = UNMOVABLE,
+    node: int | None = None,
     caller: str = "",
-) -> None:
+) -> bool:
     """Take pages; in the largest blocks that it needs where no order is given.
+
+    Returns
+    -------
+    bool
+        False if memory is short: nothing was taken.
 
     Raises
     ------
     BadInput
-        The name is taken, or memory is short.
+        The name is taken.
     """
     blocks = kernel.part(Pages).blocks
     if name in blocks or name in kernel.areas:
@@ -99,32 +105,49 @@ def take_pages(
         order = min((pages - 1).bit_length(), kernel.memory.orders.largest)
     heads: list[int] = []
     for _ in range(-(-pages >> order) if order else pages):
-        head = kernel.memory.take(order, kind)
+        head = kernel.memory.take(order, kind, node)
         if head is None:
             kernel.memory.give(heads)
-            what = f"no block of {kernel.page_bytes << order} bytes is free"
-            raise BadInput(f"pages {name!r}", what, "take less, or give more memory")
+            return False
         heads.append(head)
     frames = (np.array(heads, np.int64)[:, None] + np.arange(1 << order)).ravel()
     if order:
         for head in heads:
             kernel.memory.split(head)
     blocks[name] = Block(caller or name, size_bytes, frames)
+    return True
+
+
+def free_pages(kernel: Kernel, name: str) -> None:
+    """Free pages.
+
+    Raises
+    ------
+    BadInput
+        There are none of that name, or vmap still shows them.
+    """
+    blocks = kernel.part(Pages).blocks
+    if name not in blocks:
+        raise BadInput(f"pages {name!r}", "there are none of that name", "take them first")
+    frames = blocks[name].frames
+    for area in kernel.areas.values():
+        if area.kind == "vmap" and np.isin(area.frames, frames).any():
+            raise BadInput(f"pages {name!r}", f"are mapped by vmap {area.name!r}", "vunmap that first")
+    del blocks[name]
+    kernel.memory.give(frames.tolist())
 
 
 @happen.register
 def _take(event: TakePages, kernel: Kernel) -> None:
-    take_pages(
-        kernel, event.name, event.size, order=event.order, kind=MOVABLE if event.movable else UNMOVABLE
-    )
+    kind = MOVABLE if event.movable else UNMOVABLE
+    if not try_pages(kernel, event.name, event.size, order=event.order, kind=kind):
+        what = f"no block of {kernel.page_bytes << event.order} bytes is free"
+        raise BadInput(f"pages {event.name!r}", what, "take less, or give more memory")
 
 
 @happen.register
 def _free(event: FreePages, kernel: Kernel) -> None:
-    blocks = kernel.part(Pages).blocks
-    if event.name not in blocks:
-        raise BadInput(f"pages {event.name!r}", "there are none of that name", "take them first")
-    kernel.memory.give(blocks.pop(event.name).frames.tolist())
+    free_pages(kernel, event.name)
 
 
 @happen.register

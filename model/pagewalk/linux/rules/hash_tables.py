@@ -64,6 +64,8 @@ class HashTable:
         "linear" is in the direct map.
     line : str
         What the boot log says of it.
+    early : bool
+        Allocated before the page allocator runs: in the direct map, whatever its size.
     """
 
     name: str
@@ -72,6 +74,7 @@ class HashTable:
     order: int
     place: Place
     line: str
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,16 +135,29 @@ def buckets(table: Table, boot: Boot) -> int:
 
 
 def make(table: Table, boot: Boot) -> HashTable:
-    """Size and place one table as alloc_large_system_hash does, memory never being short."""
+    """Size and place one table as alloc_large_system_hash first tries it; see `halved`."""
     entries = buckets(table, boot)
-    size = entries * table.bucket_bytes
+    early = table.always_early or (table.early and not boot.distributed)
+    return _placed(table.name, entries, entries * table.bucket_bytes, early, boot)
+
+
+def halved(table: HashTable, boot: Boot) -> HashTable | None:
+    """The next smaller try, where memory for a table is short; None below a base page: the kernel panics."""
+    if table.size_bytes <= boot.kernel.base_bytes or table.entries < 2:
+        return None
+    return _placed(table.name, table.entries // 2, table.size_bytes // 2, table.early, boot)
+
+
+def _placed(name: str, entries: int, size: int, early: bool, boot: Boot) -> HashTable:
     order = _order(size, boot)
     place: Place = "linear"
-    early = table.always_early or (table.early and not boot.distributed)
     if not early and (order > boot.max_page_order or boot.distributed):
         place = _vmalloc(size, boot)
-    line = f"{table.name} hash table entries: {entries} (order: {order}, {size} bytes, {place})"
-    return HashTable(table.name, entries, size, order, place, line)
+    logged = order
+    if boot.kernel.release < ORDER_ROUNDED_UP:
+        logged = (size // boot.kernel.base_bytes).bit_length() - 1
+    line = f"{name} hash table entries: {entries} (order: {logged}, {size} bytes, {place})"
+    return HashTable(name, entries, size, order, place, line, early)
 
 
 def _vmalloc(size: int, boot: Boot, node: int | None = None) -> Place:
@@ -157,6 +173,9 @@ def _order(size: int, boot: Boot) -> int:
 
 UDP_OF_64_BYTES, POSIX_TIMERS, FUTEX_BY_NODE = release("6.13"), release("6.15"), release("6.16")
 """Since when these tables are as 6.18 and 7.3 have them. 6.1 has not; the release between is from memory."""
+
+ORDER_ROUNDED_UP = release("5.14")
+"""Since when the log rounds a table's order up: 5.13 rounds down, 6.1 up; those between were not read."""
 
 BIND_OF_TWO = release("6.1")
 """Since when the bind table is two tables in one; 5.10 has one."""

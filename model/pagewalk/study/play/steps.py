@@ -70,7 +70,7 @@ class KernelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     parameters: list[str] = field(default_factory=list)
     huge_since: str = ""
     reset: Reset = "page"
-    linear_leaves: Literal["blocks", "pages"] = "blocks"
+    linear_leaves: Literal["blocks", "pages"] | None = None
     rodata_full: bool = True
     aged: Aged | None = None
 
