@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.linux.rules.eligibility import Kernel
-from pagewalk.linux.rules.hash_tables import Boot, Table, boot_log, boot_tables, buckets
+from pagewalk.linux.rules.hash_tables import Boot, Table, boot_log, boot_tables, buckets, halved
 from pagewalk.linux.rules.hooks import hooks
 from pagewalk.linux.rules.releases import release
 
@@ -146,3 +146,26 @@ def test_64_kib_pages_change_the_order_not_the_size():
     for name in ("Dentry cache", "Inode-cache", "TCP established"):
         assert four[name].size_bytes == large[name].size_bytes
         assert four[name].order == large[name].order + 4
+
+
+def test_a_table_that_cannot_be_had_is_halved_and_placed_anew():
+    """Step 7: on failure halve and retry, down to a page."""
+    boot_ = boot("6.12", 62 * GIB, nodes=2)
+    table = by_name(boot_)["TCP established"]
+    sizes, places = [], []
+    while table is not None:
+        sizes.append(table.size_bytes)
+        places.append(table.place)
+        assert table.entries * 8 == table.size_bytes
+        assert f"entries: {table.entries} (order: {table.order}, {table.size_bytes} bytes" in table.line
+        table = halved(table, boot_)
+    assert sizes == [4 * MIB >> i for i in range(11)]
+    assert places == ["vmalloc hugepage"] + ["vmalloc"] * 10, "half a table of 2 MiB is less than a PMD"
+    late = by_name(boot("7.3", 4000 * GIB))["Mount-cache"]
+    assert halved(late, boot("7.3", 4000 * GIB)).place == "linear", "no more above the largest block"
+
+
+def test_the_order_in_the_log_was_rounded_down_in_5_13():
+    """Reference 5.1: a 5.13-era log used ilog2; the 6.1 log says 9 for 1,572,864 bytes."""
+    lines = {n: by_name(boot(n, 62 * GIB, nodes=2))["MPTCP token"].line for n in ("5.13", "6.1")}
+    assert ("order: 8, 1572864" in lines["5.13"], "order: 9, 1572864" in lines["6.1"]) == (True, True)

@@ -96,7 +96,7 @@ class DirectMap:
 
     def _map(self, at: int, end: int) -> None:
         """Map with the largest leaves that fit; x86 maps the first PMD with base pages (from memory)."""
-        base, grain = self.geometry.base_shift, 1 << self.sizes[max(len(self.sizes) - 2, 0)]
+        base, grain = self.geometry.base_shift, 1 << [self.tables.shift[2], *self.sizes][-2]
         first_pmd = 1 << self.tables.shift[2] if self.geometry.name.startswith("x86") else 0
         while at < end:
             fits = (s for s in self.sizes if at >= first_pmd and not at % (1 << s) and at + (1 << s) <= end)
