@@ -358,11 +358,12 @@ def test_addresses_that_change_while_they_are_read(tmp_path):
     np.save(path, np.arange(0, 100 << 12, 4096, dtype=np.uint64))
     trace = open_trace(path)
     np.save(path, np.arange(7 << 12, 107 << 12, 4096, dtype=np.uint64))
+    assert [c.page.tolist() for c in trace.chunks()] == [list(range(100))]
     with pytest.raises(BadInput, match="changed while it was read"):
-        list(trace.chunks())
+        list(trace.chunks("offset"))
     np.save(path, np.arange(0, 99 << 12, 4096, dtype=np.uint64))
     with pytest.raises(BadInput):
-        list(trace.chunks())
+        list(trace.chunks("offset"))
 
 
 def test_a_truncated_file_of_addresses(tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -188,3 +189,34 @@ print(records, (peak() - before) // 1024)
     records, mib = map(int, done.stdout.split())
     assert records == count
     assert mib < 120
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("size", [1, 999, 1024, 1 << 20])
+def test_a_raw_trace_reads_the_same_each_time(monkeypatch, tmp_path, kept, size):
+    """Whether its columns are kept, or there is no folder to keep them in and it is read again."""
+    rng = np.random.default_rng(1)
+    address = rng.integers(0, 1 << 24, 5000).astype(np.uint64)
+    flags, cpu = (rng.integers(0, 3, 5000).astype(np.uint8) for _ in range(2))
+    readings = []
+
+    def read(most):
+        readings.append(most)
+        for start in range(0, 5000, most):
+            part = slice(start, start + most)
+            yield RawChunk(address[part], flags[part], cpu[part])
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path if kept else tmp_path / "missing"))
+    monkeypatch.setattr(tempfile, "tempdir", None if kept else str(tmp_path / "missing"))
+    trace = encoded(Raw("t", read, frozenset({"flags", "cpu"}), lambda: ""))
+    for _ in range(2):
+        chunks = list(trace.chunks("flags", "cpu", size=size))
+        assert [c.start for c in chunks] == list(range(0, 5000, size))
+        found = trace.pages[np.concatenate([c.page for c in chunks])]
+        np.testing.assert_array_equal(found, address >> np.uint64(12))
+        np.testing.assert_array_equal(np.concatenate([c.flags for c in chunks]), flags)
+        np.testing.assert_array_equal(np.concatenate([c.cpu for c in chunks]), cpu)
+    (chunk,) = trace.chunks("offset", size=5000)
+    np.testing.assert_array_equal(chunk.offset, address & np.uint64(0xFFF))
+    assert len(readings) == (2 if kept else 4)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """From addresses to a trace: which distinct pages there are, and the number of each access's page."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
+from pagewalk.trace.kept import Column
 from pagewalk.trace.trace import CHUNK, Chunk, Trace
 
 PAGE_SHIFT = 12
@@ -60,8 +62,8 @@ class Raw:
     ----------
     name : str
     read : callable
-        ``read(size)`` yields `RawChunk` of at most `size` accesses. It is called twice at least: once to
-        find the distinct pages, and each time the trace is read; it must yield the same accesses each time.
+        ``read(size)`` yields `RawChunk` of at most `size` accesses. It is called to find the distinct pages,
+        and may be called each time the trace is read; it must yield the same accesses each time.
     columns : frozenset of str
         Those of "flags", "cpu" that its chunks have.
     digest : callable
@@ -196,7 +198,10 @@ class Events:
 
 
 def encoded(raw: Raw) -> Trace:
-    """Make a trace of a raw one, reading it once to find its pages and never holding it.
+    """Make a trace of a raw one, reading it once to find its pages and never holding it in memory.
+
+    The numbers of the pages, and the columns that the raw trace has, are kept for the next readings
+    (`pagewalk.trace.kept`). It is read again where offsets are asked for, or where there was no room.
 
     Raises
     ------
@@ -204,15 +209,31 @@ def encoded(raw: Raw) -> Trace:
         If it cannot be read, or (while it is read again) is not what it was.
     """
     dictionary, accesses, cpus, events = Dictionary(), 0, 1, Events()
-    for part in raw.read(CHUNK):
-        dictionary.encode(part.address, part.space)
-        events.add(part.events, accesses)
-        accesses += len(part.address)
-        if part.cpu is not None and len(part.cpu):
-            cpus = max(cpus, int(part.cpu.max()) + 1)
+    with ExitStack() as stack:
+        types = {"page": np.uint32} | dict.fromkeys(sorted(raw.columns), np.uint8)
+        columns = {name: stack.enter_context(closing(Column(of))) for name, of in types.items()}
+        for part in raw.read(CHUNK):
+            columns["page"].add(dictionary.encode(part.address, part.space))
+            for name in raw.columns:
+                columns[name].add(getattr(part, name))
+            events.add(part.events, accesses)
+            accesses += len(part.address)
+            if part.cpu is not None and len(part.cpu):
+                cpus = max(cpus, int(part.cpu.max()) + 1)
+        kept = {name: found for name, column in columns.items() if (found := column.done()) is not None}
     pages = dictionary.pages
 
     def read(wanted: frozenset[str], size: int) -> Iterator[Chunk]:
+        names = ["page", *sorted(wanted)]
+        if not kept.keys() >= set(names):
+            yield from read_again(wanted, size)
+            return
+        start = 0
+        for parts in zip(*(kept[name].parts(size) for name in names), strict=True):
+            yield Chunk(start, **dict(zip(names, parts, strict=True)))
+            start += len(parts[0])
+
+    def read_again(wanted: frozenset[str], size: int) -> Iterator[Chunk]:
         start = 0
         for part in raw.read(size):
             page = dictionary.encode(part.address, part.space)
