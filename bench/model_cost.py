@@ -32,6 +32,7 @@ class Cost:
     track_l1_misses = tracked("l1_misses", "L1 DTLB misses", "misses / 1000 accesses")
     track_stlb_misses = tracked("stlb_misses", "STLB misses", "misses / 1000 accesses")
     track_stlb_miss_ratio = tracked("stlb_miss_ratio", "STLB miss ratio", "% of L1 DTLB misses")
+    track_mpki = tracked("mpki", "STLB misses (MPKI)", "misses / 1000 instructions")
     track_refs_per_walk = tracked("refs_per_walk", "Walk references", "references / walk")
     track_walk_cycles = tracked("walk_cycles", "Walk cycles", "cycles / 1000 accesses")
     track_exposed_cycles = tracked("exposed_cycles", "Exposed cycles", "cycles / 1000 accesses")

@@ -46,6 +46,11 @@ def check_heard(text):
     assert all(after - before <= 1 for before, after in pairwise(levels))
     assert len(outline.all("caption")) == len(outline.all("table")) > 0
     assert all("scope" in head for head in outline.all("th"))
+    for attributes in outline.all("div"):
+        if attributes.get("class") == "scroll":
+            assert attributes["tabindex"] == "0", "what scrolls must be reached by keyboard"
+            assert attributes["role"] == "region"
+            assert attributes["aria-label"]
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(ids) == len(set(ids)), "an identifier is used twice"
     assert {attributes["href"][1:] for attributes in outline.all("a")} <= set(ids)

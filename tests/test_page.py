@@ -184,3 +184,39 @@ def test_every_comparison_has_its_verdict(pages):
     words = Outline(pages["machines"]).words
     assert len(comparisons(fakes.several_machines(3))) == 3
     assert words.count("of the walk cycles on") >= 3
+
+
+def luminance(colour):
+    """Relative luminance of WCAG 2."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_words_can_be_read_on_every_ground(pages):
+    """WCAG 2 AA: 4.5 for words, 3 for what is drawn; in the light, the dark and the printed theme."""
+    css = pages["saving"].partition("</style>")[0]
+    themes = [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", block)) for block in css.split(":root {")[1:]]
+    assert len(themes) == 3
+    for theme in themes:
+        full = {
+            name: colour if len(colour) == 7 else "#" + "".join(part * 2 for part in colour[1:])
+            for name, colour in theme.items()
+        }
+        for ground in (full["paper"], full["wash"]):
+            for ink in ("ink", "quiet", "pmd", "base-ink", "good", "bad"):
+                assert contrast(full[ink], ground) >= 4.5, (ink, ground)
+        for drawn in ("base", "pmd", "other"):
+            assert contrast(full[drawn], full["paper"]) >= 3, drawn
+
+
+def test_words_in_a_figure_are_in_the_ink_of_their_hue(pages):
+    """The hue of base is for bars; its words are darker."""
+    words = re.findall(r"<text[^>]*>", pages["saving"])
+    assert any("var(--base-ink)" in one for one in words)
+    assert not any("var(--base)" in one for one in words)

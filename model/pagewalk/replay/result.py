@@ -137,13 +137,26 @@ class KernelLife(Struct, frozen=True, kw_only=True):
 
 
 class TraceFacts(Struct, frozen=True, kw_only=True):
-    """Which trace it was."""
+    """Which trace it was.
+
+    Attributes
+    ----------
+    name : str
+    accesses : int
+        Those that were replayed.
+    distinct_base_pages, records, cpus : int
+    instructions : int or None
+        That the trace stands for; None where its recorder does not tell.
+    instructions_told_by : str
+    """
 
     name: str
     accesses: int
     distinct_base_pages: int
     records: int = 0
     cpus: int = 1
+    instructions: int | None = None
+    instructions_told_by: str = ""
 
 
 class Provenance(Struct, frozen=True, kw_only=True):

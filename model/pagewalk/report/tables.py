@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pagewalk.replay.result import Replay, Result
 from pagewalk.report import words
+from pagewalk.report.sure import in_short, instructions
 from pagewalk.study.compare import Caller, Comparison, by_machine, comparisons, measures, per_1000, together
 
 if TYPE_CHECKING:
@@ -81,17 +82,17 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
     if len(machines) <= DETAILED:
         pairs = {comparison.after.machine: comparison for comparison in found}
         for machine, replays in machines.items():
-            yield from _details(machine, replays, pairs.get(machine), width)
+            yield from _details(machine, replays, pairs.get(machine), width, result.trace.instructions)
     yield ""
-    for note in assumptions(result):
+    for note in (in_short(result), *assumptions(result)):
         yield Text(f"- {note}", style="dim")
 
 
 def _details(
-    machine: str, replays: Sequence[Replay], pair: Comparison | None, width: int
+    machine: str, replays: Sequence[Replay], pair: Comparison | None, width: int, instructions: int | None
 ) -> Iterable[RenderableType]:
     yield ""
-    yield _measures(machine, replays, pair)
+    yield _measures(machine, replays, pair, instructions)
     if any(sum(replay.walk_refs_in.values()) for replay in replays):
         yield ""
         yield _found_in(replays)
@@ -112,7 +113,9 @@ def _table(first: str, *columns: str) -> Table:
     return table
 
 
-def _measures(machine: str, replays: Sequence[Replay], pair: Comparison | None) -> Table:
+def _measures(
+    machine: str, replays: Sequence[Replay], pair: Comparison | None, instructions: int | None
+) -> Table:
     if len(replays) > SIDE_BY_SIDE:
         return _many(machine, replays)
     table = _table(
@@ -120,15 +123,15 @@ def _measures(machine: str, replays: Sequence[Replay], pair: Comparison | None) 
         *(replay.mapping for replay in replays),
         *(["change"] if pair else []),
     )
-    for position, measure in enumerate(measures(replays)):
+    for position, measure in enumerate(measures(replays, instructions)):
         in_bytes = measure.unit == "bytes"
         places = words.decimals(measure.values)
         cells = [words.size(v) if in_bytes else words.number(v, places) for v in measure.values]
         if pair:
             ends = pair.measures[position].values
             cells.append(words.difference(*ends) if in_bytes else words.relative(*ends))
-        per_walk = measure.unit == "per walk"
-        table.add_row(f"{measure.name} {measure.unit}" if per_walk else measure.name, *cells)
+        other = measure.unit in ("per walk", "per 1000 instructions")
+        table.add_row(f"{measure.name} {measure.unit}" if other else measure.name, *cells)
     return table
 
 
@@ -211,6 +214,7 @@ def _machines(machines: dict[str, list[Replay]], key: str) -> Table:
 def assumptions(result: Result) -> list[str]:
     """What was assumed on the way to `result`, each once, and what kind of figures these are."""
     notes = list(dict.fromkeys(note for replay in result.replays for note in replay.notes))
+    notes.append(instructions(result.trace))
     modes = {replay.cache_mode for replay in result.replays}
     if modes == {"walks-only"}:
         notes.append("Page-table reads have the data caches to themselves (walks-only).")

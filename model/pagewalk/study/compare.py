@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pagewalk.replay.result import RegionCost, Replay, Result
 
-Unit = Literal["per 1000 accesses", "per walk", "bytes"]
+Unit = Literal["per 1000 accesses", "per 1000 instructions", "per walk", "bytes"]
 
 
 class Measure(NamedTuple):
@@ -102,12 +102,13 @@ def change(before: float, after: float) -> float | None:
     return after / before - 1 if before else None
 
 
-def measures(replays: Sequence[Replay]) -> tuple[Measure, ...]:
+def measures(replays: Sequence[Replay], instructions: int | None = None) -> tuple[Measure, ...]:
     """The figures of `replays` of one trace, side by side.
 
     Only figures that every replay has are returned: rates for 1000 accesses, references for each walk,
     and bytes. L1 misses are those of loads and stores. STLB misses stand beside walks only where the two
-    differ (they are the same where each miss is walked).
+    differ (they are the same where each miss is walked). For 1000 instructions (MPKI) they stand where their
+    number is known.
     """
 
     def rate(name: str, group: str, key: str) -> Measure | None:
@@ -132,12 +133,22 @@ def measures(replays: Sequence[Replay]) -> tuple[Measure, ...]:
         rate("page walks", "counts", "walks"),
         rate("walk references", "counts", "walk_refs"),
         Measure("walk references", "per walk", tuple(map(_references, replays))),
+        _mpki(replays, instructions),
         memory("page tables", "page_tables"),
         memory("rounding waste", "rounding_waste"),
         memory("STLB reach", "stlb_reach"),
         memory("touched memory in reach", "stlb_holds"),
     ]
     return tuple(measure for measure in found if measure is not None)
+
+
+def _mpki(replays: Sequence[Replay], instructions: int | None) -> Measure | None:
+    misses = [replay.counts.get("stlb_misses") for replay in replays]
+    if not instructions or None in misses:
+        return None
+    return Measure(
+        "STLB misses", "per 1000 instructions", tuple(per_1000(n or 0, instructions) for n in misses)
+    )
 
 
 def _references(replay: Replay) -> float:
@@ -193,9 +204,9 @@ def together(callers: Sequence[Caller]) -> Caller:
     )
 
 
-def compare(before: Replay, after: Replay) -> Comparison:
-    """Set two replays of one trace on one machine side by side."""
-    return Comparison(before, after, measures((before, after)), callers(before, after))
+def compare(before: Replay, after: Replay, instructions: int | None = None) -> Comparison:
+    """Set two replays of one trace, of so many instructions, on one machine side by side."""
+    return Comparison(before, after, measures((before, after), instructions), callers(before, after))
 
 
 def comparisons(result: Result) -> list[Comparison]:
@@ -209,7 +220,7 @@ def comparisons(result: Result) -> list[Comparison]:
         named = {replay.mapping: replay for replay in replays}
         if len(named) > 1:
             first, *_, last = ("base", "pmd") if {"base", "pmd"} <= named.keys() else named
-            found.append(compare(named[first], named[last]))
+            found.append(compare(named[first], named[last], result.trace.instructions))
     return found
 
 

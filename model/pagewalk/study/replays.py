@@ -23,6 +23,7 @@ from pagewalk.linux.observe.layouts import read_observed_layout
 from pagewalk.linux.rules.releases import release
 from pagewalk.replay.engine import replay
 from pagewalk.replay.result import Provenance, Replay, Result, TraceFacts
+from pagewalk.trace.instructions import instructions
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.trace import Trace
 
@@ -147,6 +148,7 @@ def result(subject: Subject, machines: Sequence[Machine], found: list[Replay], c
     """Put replays of one trace together with what made them."""
     trace = subject.trace
     kernel = (trace.about or {}).get("kernel", "")
+    executed = instructions(trace)
     return Result(
         trace=TraceFacts(
             name=trace.name,
@@ -154,6 +156,8 @@ def result(subject: Subject, machines: Sequence[Machine], found: list[Replay], c
             distinct_base_pages=len(trace.pages),
             records=trace.accesses,
             cpus=trace.cpus,
+            instructions=executed.number,
+            instructions_told_by=executed.told_by,
         ),
         replays=found,
         provenance=Provenance(

@@ -1,10 +1,9 @@
-"""What stands beside results on a page: sweeps, miss-ratio curves, how far the model is from measurements."""
+"""What stands beside results on a page: sweeps and miss-ratio curves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from statistics import median
 from typing import Any, NamedTuple
 
 from pagewalk.errors import BadInput
@@ -15,7 +14,6 @@ from pagewalk.report.curve import figure
 from pagewalk.report.pages.html import Cell, Picture, picture
 from pagewalk.study.compare import change, per_1000
 from pagewalk.study.curve import Curves
-from pagewalk.study.validation.validate import Validation
 
 Rows = list[dict[str, Any]]
 """A sweep's cells, as `pagewalk.study.sweep` writes them."""
@@ -42,17 +40,6 @@ class CurvePicture(NamedTuple):
     name: str
     message: str
     shown: Picture
-
-
-class Checked(NamedTuple):
-    """A machine's predictions beside measurements."""
-
-    machine: str
-    cases: int
-    values: int
-    inside: int
-    typical: str
-    worst: str
 
 
 def heat(name: str, rows: Rows) -> Heat:
@@ -172,23 +159,3 @@ def _second_level(machine: Machine) -> int:
         for tlb in machine.tlb
         if tlb.level == 2 and "load" in tlb.serves and (not tlb.holds or "4K" in tlb.holds)
     )
-
-
-def checked(found: Validation, machines: Iterable[str]) -> list[Checked]:
-    """For each machine, what was predicted and measured, cases left out that set its parameters."""
-    result = []
-    for machine in dict.fromkeys(machines):
-        cases = [case for case in found.cases if case.machine == machine and case.validates]
-        errors = [abs(row.error) for case in cases for row in case.rows]
-        if errors:
-            result.append(
-                Checked(
-                    machine,
-                    len(cases),
-                    len(errors),
-                    sum(case.inside for case in cases),
-                    f"{100 * median(errors):.0f} %",
-                    f"{100 * max(errors):.0f} %",
-                )
-            )
-    return result

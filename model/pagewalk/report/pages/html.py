@@ -108,5 +108,6 @@ def _svg(figure: Figure, width: str, name: str, alt: str) -> str:
     drawn = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", drawn)
     for colour, variable in THEMED.items():
         drawn = drawn.replace(colour, variable)
+    drawn = re.sub(r"(<text[^>]*)var\(--base\)", r"\1var(--base-ink)", drawn)
     label = alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return f'<svg class="{width}" viewBox="{box[1]}" role="img" aria-label="{label}">{drawn}'

@@ -10,9 +10,10 @@ from pagewalk.replay.result import Replay, Result
 from pagewalk.report import words
 from pagewalk.report.figures import over_time, price
 from pagewalk.report.kernel_life import along_events, message
-from pagewalk.report.pages.beside import Rows, changed_cell, checked, curve_picture, heat, moves
+from pagewalk.report.pages.beside import Rows, changed_cell, curve_picture, heat, moves
 from pagewalk.report.pages.html import Cell, Picture, bars, picture, render
 from pagewalk.report.pages.parameters import described
+from pagewalk.report.sure import assumed_latencies, measured
 from pagewalk.report.tables import assumptions
 from pagewalk.study.compare import (
     Caller,
@@ -27,6 +28,7 @@ from pagewalk.study.compare import (
     together,
 )
 from pagewalk.study.curve import Curves
+from pagewalk.study.validation.standing import outcomes
 from pagewalk.study.validation.validate import Validation
 
 CALLERS = 12
@@ -52,6 +54,15 @@ class Beside(NamedTuple):
 
 
 NOTHING = Beside()
+
+TILES = (
+    ("walk cycles", "per 1000 accesses"),
+    ("exposed cycles", "per 1000 accesses"),
+    ("page walks", "per 1000 accesses"),
+    ("STLB misses", "per 1000 instructions"),
+    ("touched memory in reach", "bytes"),
+)
+"""What the first screen shows, where it is known."""
 
 
 class Tile(NamedTuple):
@@ -145,10 +156,20 @@ def page(results: Sequence[Named], beside: Beside = NOTHING) -> str:
         open=OPEN,
         sweeps=sweeps,
         curves=curves,
-        checked=[one for found in beside.validations for one in checked(found, machines)],
-        validated=bool(beside.validations),
+        sure=_sure(results, beside.validations),
         machines=described(named.result for named in results),
     )
+
+
+def _sure(results: Sequence[Named], validations: Sequence[Validation]) -> list[str]:
+    """What measurements say of the machines, and what latencies that nobody published may do."""
+    more = [case for found in validations for case in outcomes(found).cases]
+    said = measured((named.result for named in results), more)
+    pairs = [(pair, named.result) for named in results for pair in comparisons(named.result)]
+    if len(pairs) == 1:
+        (pair, result), *_ = pairs
+        said.append(assumed_latencies(pair, result.provenance.machine_sha256.get(pair.after.machine, "")))
+    return [sentence for sentence in said if sentence]
 
 
 def _answer(results: Sequence[Named]) -> str:
@@ -168,10 +189,9 @@ def _answer(results: Sequence[Named]) -> str:
 
 
 def _tiles(pair: Comparison) -> list[Tile]:
-    shown = ("walk cycles", "exposed cycles", "page walks", "touched memory in reach")
     tiles = []
     for measure in pair.measures:
-        if measure.name not in shown or measure.unit == "per walk":
+        if (measure.name, measure.unit) not in TILES:
             continue
         before, after = measure.values
         in_bytes = measure.unit == "bytes"
@@ -240,7 +260,7 @@ def _section(number: int, named: Named) -> Section:
 def _details(
     anchor: str, result: Result, machine: str, replays: Sequence[Replay], pair: Comparison | None
 ) -> Details:
-    shown = pair or compare(replays[0], replays[0])
+    shown = pair or compare(replays[0], replays[0], result.trace.instructions)
     pictures = [
         (
             "Over time",
@@ -262,7 +282,7 @@ def _details(
         machine,
         words.verdict(pair) if pair else "",
         [replay.mapping for replay in replays],
-        _measures(replays, pair),
+        _measures(replays, pair, result.trace.instructions),
         _stacks(replays),
         words.who(shown),
         _callers(shown),
@@ -270,10 +290,10 @@ def _details(
     )
 
 
-def _measures(replays: Sequence[Replay], pair: Comparison | None) -> list[Row]:
+def _measures(replays: Sequence[Replay], pair: Comparison | None, instructions: int | None) -> list[Row]:
     rows = []
     kinds = [_kind(replay.mapping) for replay in replays]
-    for position, measure in enumerate(measures(replays)):
+    for position, measure in enumerate(measures(replays, instructions)):
         in_bytes = measure.unit == "bytes"
         places = words.decimals(measure.values)
         texts = [words.size(v) if in_bytes else words.number(v, places) for v in measure.values]
@@ -366,11 +386,12 @@ def _time_alt(pair: Comparison, replays: Sequence[Replay]) -> str:
 def _facts(result: Result) -> list[tuple[str, str]]:
     """Where a result comes from."""
     made, trace = result.provenance, result.trace
+    cpus = f"{trace.cpus} CPUs" if trace.cpus > 1 else "1 CPU"
     return [
         (name, value)
         for name, value in (
             ("trace", trace.name),
-            ("accesses", f"{trace.accesses:,} of {trace.records:,} records, {trace.cpus} CPUs"),
+            ("accesses", f"{trace.accesses:,} of {trace.records:,} records, {cpus}"),
             ("touched", f"{trace.distinct_base_pages:,} base pages"),
             ("trace SHA-256", made.trace_sha256),
             ("traced kernel", made.kernel),

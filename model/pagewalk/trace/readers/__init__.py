@@ -1,12 +1,14 @@
 """Readers of other tools' formats: each turns a file into raw accesses."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import Raw
+from pagewalk.trace.instructions import EACH
 from pagewalk.trace.readers import binary, npy, tables, text
 
 GROUP = "pagewalk.trace_readers"
@@ -32,8 +34,17 @@ def _reader(
     read: Callable[[Path], Raw],
     carries: str,
     about: str,
+    *,
+    counts_instructions: bool = False,
 ) -> Reader:
-    return Reader(name, recognises, read, frozenset(carries.split()), about)
+    """Describe a reader; `counts_instructions`: its traces have a fetch for each instruction."""
+
+    def counted(path: Path) -> Raw:
+        raw = read(path)
+        return replace(raw, about={**(raw.about or {}), **EACH})
+
+    reads = counted if counts_instructions else read
+    return Reader(name, recognises, reads, frozenset(carries.split()), about)
 
 
 READERS = (
@@ -58,6 +69,7 @@ READERS = (
         binary.read_drmemtrace,
         "size store fetch cpu process time",
         "DynamoRIO drmemtrace, offline files (.zip, .gz)",
+        counts_instructions=True,
     ),
     _reader(
         "lackey",
@@ -65,6 +77,7 @@ READERS = (
         text.read(text.LACKEY),
         "size store fetch",
         "valgrind --tool=lackey --trace-mem=yes",
+        counts_instructions=True,
     ),
     _reader("pinatrace", text.recognises("pinatrace"), text.read(text.PINATRACE), "store", "Pin's pinatrace"),
     _reader(
@@ -73,6 +86,7 @@ READERS = (
         text.read(text.VIEW),
         "size store fetch cpu",
         "DynamoRIO drmemtrace, text of its view tool",
+        counts_instructions=True,
     ),
     _reader(
         "gem5",
@@ -94,6 +108,7 @@ READERS = (
         binary.read_champsim,
         "store fetch",
         "ChampSim instruction traces (.xz, .gz)",
+        counts_instructions=True,
     ),
     _reader(
         "csv",

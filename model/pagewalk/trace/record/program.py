@@ -16,6 +16,7 @@ import numpy as np
 
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import RawChunk
+from pagewalk.trace.instructions import EACH
 from pagewalk.trace.readers.text import LACKEY, parsed
 from pagewalk.trace.record.memory_map import PMD_SHIFT, MemoryMap, areas
 from pagewalk.trace.store.write import write_stream
@@ -81,7 +82,7 @@ def record(
             blocks = _watched(log.fileno(), running, memory)
             accesses = parsed(blocks, LACKEY, CHUNK, LACKEY.parser(), lambda byte: f"valgrind: byte {byte}")
             chunks = _until(accesses, records, memory, beside, about)
-            about |= {"workload": shlex.join(command), "kernel": f"Linux {platform.release()}"}
+            about |= EACH | {"workload": shlex.join(command), "kernel": f"Linux {platform.release()}"}
             source = f"valgrind lackey, {shlex.join(command)}"
             write_stream(chunks, target, source=source, about=about, beside=beside, progress=progress)
         except BadInput:
