@@ -12,9 +12,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import direct_map_splits
+
 from pagewalk.hardware.load import load
 from pagewalk.replay.result import Result
-from pagewalk.report.figures import save_all
+from pagewalk.report.figures import save, save_all
 from pagewalk.report.kernel_life import save_life
 from pagewalk.report.tables import text
 from pagewalk.study.play.result import lives_of, played
@@ -33,6 +35,7 @@ def main() -> None:
     pictures(one, ("misses", "callers", "time", "anatomy"))
     pictures(many, ("machines",))
     pictures_of_scenarios()
+    save(direct_map_splits.figure, ROOT / "docs" / "images" / "splits.png", "png")
     tables = {"run": text(one), "answer": answer(one), "machines": text(many)}
     for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
         page.write_text(with_tables(page.read_text(), tables))
