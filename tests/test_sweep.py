@@ -14,7 +14,8 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.load import load
 from pagewalk.replay.engine import replay
 from pagewalk.study.replays import subject
-from pagewalk.study.sweep import cells, changed, read, sweep
+from pagewalk.study.sweep.grid import cells, changed, read
+from pagewalk.study.sweep.run import sweep
 
 TRACE = "synth:zipf?size=16M&accesses=20000&seed=2"
 GRID = f"""

@@ -14,17 +14,18 @@ from pagewalk.errors import BadInput
 @click.argument("grid", metavar="SWEEP.toml", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the rows; out/NAME unless named.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, like tcp://host:8786.")
-def sweep(grid: Path, out: Path | None, scheduler: str | None) -> None:
+@click.option("--separately", is_flag=True, help="Share no work between cells; the counts are the same.")
+def sweep(grid: Path, out: Path | None, scheduler: str | None, separately: bool) -> None:
     """Replay every cell of the grid in SWEEP.toml; what an earlier run finished is not done again."""
-    from pagewalk.study.sweep import cells, read
-    from pagewalk.study.sweep import sweep as run
+    from pagewalk.study.sweep.grid import cells, read
+    from pagewalk.study.sweep.run import sweep as run
 
     wanted = read(grid)
     folder = out or Path("out") / grid.stem
     if folder.exists() and not folder.is_dir():
         raise BadInput(folder, "is not a folder", "name another with --out")
     with progress("cells", sum(1 for _ in cells(wanted))) as advance:
-        rows = run(wanted, folder, _cluster(scheduler) if scheduler else None, advance)
+        rows = run(wanted, folder, _cluster(scheduler) if scheduler else None, advance, not separately)
     failed = sum("error" in row for row in rows)
     click.echo(f"{len(rows):,} cells, {failed:,} of them no possible machine; cells.csv is in {folder}/")
 

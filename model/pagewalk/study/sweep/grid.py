@@ -1,20 +1,10 @@
-"""A sweep: a grid of machines, changed fields, mappings and traces, one row for each cell; resumable.
+"""A grid of machines, changed fields, mappings and traces, and the cells that it has."""
 
-Rows are appended to ``cells.jsonl`` as they come, each in one write, so that a killed sweep loses at most the
-cells that were under way. Cells run through the interface of `concurrent.futures`: threads here, or the
-workers of a Dask cluster.
-"""
-
-import csv
 import hashlib
-import io
 import itertools
 import math
-import os
 import tomllib
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +12,8 @@ import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
 from pagewalk.hardware.load import build, load
 from pagewalk.hardware.machine import Machine
-from pagewalk.linux.mapping import Mapping
-from pagewalk.replay.engine import replay
-from pagewalk.study.replays import Subject, subject
 
 MOST_CELLS = 1_000_000
 """Of one sweep. Ours: more are better cut into several."""
@@ -152,101 +138,3 @@ def changed(machine: Machine, changes: dict[str, Value]) -> Machine:
         if "assumed" in at and "source" in at:
             at["assumed"] = {**at["assumed"], name: "varied by a sweep"}
     return build(content, machine.id, machine.id)
-
-
-@lru_cache(maxsize=4)
-def _subject(trace: str) -> Subject:
-    return subject(trace)
-
-
-@lru_cache(maxsize=8)
-def _mapping(trace: str, mapping: str, geometry_of: str) -> Mapping:
-    return _subject(trace).mapped(mapping, load(geometry_of))
-
-
-def run_cell(cell: Cell) -> dict[str, Any]:
-    """Replay one cell; its row. A machine that cannot be is a row with an error."""
-    row: dict[str, Any] = {"cell": cell.key, "trace": cell.trace, "machine": cell.machine}
-    row |= {"mapping": cell.mapping, "cache_mode": cell.cache_mode, **cell.changes}
-    try:
-        machine = changed(load(cell.machine), cell.changes)
-    except BadInput as error:
-        return {**row, "error": str(error)}
-    mapping = _mapping(cell.trace, cell.mapping, cell.machine)
-    found = replay(_subject(cell.trace).trace, mapping, machine, cache_mode=cell.cache_mode)
-    row |= found.counts
-    row |= {f"{name}_cycles": value for name, value in found.cycles.items()}
-    row |= {f"{name}_bytes": value for name, value in found.memory.items()}
-    return {**row, "replay_seconds": found.seconds["replay"]}
-
-
-def done_cells(file: Path) -> dict[str, dict[str, Any]]:
-    """Rows that an earlier run left; a last line that was cut short is dropped."""
-    rows: dict[str, dict[str, Any]] = {}
-    if not file.exists():
-        return rows
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            row = msgspec.json.decode(line, type=dict[str, Any])
-            rows[row["cell"]] = row
-        except (msgspec.DecodeError, KeyError) as error:
-            mend = "remove the line or the folder"
-            raise BadInput(f"{file}: line {number}", f"no row of a sweep: {error}", mend) from error
-    if len(whole) < len(content):
-        write_whole(file, whole)
-    return rows
-
-
-def sweep(
-    grid: Sweep, folder: Path, executor: Executor | None = None, progress: Callable[[int], None] | None = None
-) -> list[dict[str, Any]]:
-    """Run what is left of a grid; return all rows in the order of the grid.
-
-    Parameters
-    ----------
-    grid : Sweep
-    folder : Path
-        Gets ``cells.jsonl`` and, at the end, ``cells.csv``.
-    executor : concurrent.futures.Executor, optional
-        Where cells run; threads of this process unless given.
-    progress : callable, optional
-        Called with the number of cells done since the last call.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "cells.jsonl"
-    rows = done_cells(file)
-    wanted = list(cells(grid))
-    left = [cell for cell in wanted if cell.key not in rows]
-    if progress is not None:
-        progress(len(wanted) - len(left))
-    pool = executor or ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    with file.open("ab", buffering=0) as out:
-        running = [pool.submit(run_cell, cell) for cell in left]
-        try:
-            for future in as_completed(running):
-                row = future.result()
-                out.write(msgspec.json.encode(row) + b"\n")
-                rows[row["cell"]] = row
-                if progress is not None:
-                    progress(1)
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
-        finally:
-            if executor is None:
-                pool.shutdown(wait=True, cancel_futures=True)
-    table = [rows[cell.key] for cell in wanted]
-    write_whole(folder / "cells.csv", _csv(table))
-    return table
-
-
-def _csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    names = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, names, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -1,0 +1,110 @@
+"""Cells that share work are replayed together, in batches of which each is one task of a worker."""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from pagewalk.errors import BadInput
+from pagewalk.hardware.load import load
+from pagewalk.hardware.machine import Machine
+from pagewalk.linux.mapping import Mapping
+from pagewalk.replay.together.shape import figures, levels, shape
+from pagewalk.replay.together.together import together
+from pagewalk.study.replays import Subject, subject
+from pagewalk.study.sweep.grid import Cell, changed
+
+Row = dict[str, Any]
+
+MOST_CELLS = 256
+"""Of a batch: what a worker that dies has done in vain. Ours to choose."""
+MOST_BYTES = 1 << 28
+"""That the data caches of a batch may take. Ours to choose."""
+BYTES_PER_LINE = 16
+"""That a line of a modelled data cache takes, at most: its tag, and its part of what the set remembers."""
+
+
+def batches(cells: Sequence[Cell], workers: int) -> Iterator[list[Cell]]:
+    """Cut cells into batches.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    workers : int
+        That batches are for; cells that share work are cut into as many batches at least.
+    """
+    alike: dict[object, list[tuple[tuple[bytes, list[int]], Cell, int]]] = {}
+    for cell in cells:
+        key, order, size = b"", (b"", [0]), 0
+        try:
+            machine = changed(load(cell.machine), cell.changes)
+        except BadInput:
+            pass
+        else:
+            key, size = shape(machine), _cache_bytes(machine)
+            sets = [array.entries // (array.ways or array.entries) for array in levels(machine)[1]]
+            order = figures(*machine.psc), sets
+        alike.setdefault((cell.trace, cell.mapping, cell.cache_mode, key), []).append((order, cell, size))
+    for group in alike.values():
+        group.sort(key=lambda found: found[0])
+        most = min(MOST_CELLS, -(-len(group) // workers))
+        batch: list[Cell] = []
+        taken = 0
+        for _, cell, size in group:
+            if batch and (len(batch) == most or taken + size > MOST_BYTES):
+                yield batch
+                batch, taken = [], 0
+            batch.append(cell)
+            taken += size
+        yield batch
+
+
+def _cache_bytes(machine: Machine) -> int:
+    return sum(BYTES_PER_LINE * cache.size_bytes // cache.line_bytes for cache in machine.cache)
+
+
+@lru_cache(maxsize=4)
+def _subject(trace: str) -> Subject:
+    return subject(trace)
+
+
+@lru_cache(maxsize=8)
+def _mapping(trace: str, mapping: str, geometry_of: str) -> Mapping:
+    return _subject(trace).mapped(mapping, load(geometry_of))
+
+
+def run_batch(batch: Sequence[Cell], share: bool = True) -> list[Row]:
+    """Replay the cells of a batch; their rows. A machine that cannot be is a row with an error.
+
+    Parameters
+    ----------
+    batch : sequence of Cell
+        Of one trace, mapping and cache mode.
+    share : bool
+        Whether what cells have in common is replayed once. Changes nothing but `replay_seconds`.
+    """
+    rows = [_begun(cell) for cell in batch]
+    machines: dict[int, Machine] = {}
+    for number, cell in enumerate(batch):
+        try:
+            machines[number] = changed(load(cell.machine), cell.changes)
+        except BadInput as error:
+            rows[number]["error"] = str(error)
+    if machines:
+        first = batch[next(iter(machines))]
+        mapping = _mapping(first.trace, first.mapping, first.machine)
+        trace = _subject(first.trace).trace
+        began = time.perf_counter()
+        found = together(trace, mapping, list(machines.values()), cache_mode=first.cache_mode, share=share)
+        seconds = round((time.perf_counter() - began) / len(found), 6)
+        for number, counted in zip(machines, found, strict=True):
+            rows[number] |= counted.counts
+            rows[number] |= {f"{name}_cycles": value for name, value in counted.cycles.items()}
+            rows[number] |= {f"{name}_bytes": value for name, value in counted.memory.items()}
+            rows[number]["replay_seconds"] = seconds
+    return rows
+
+
+def _begun(cell: Cell) -> Row:
+    row: Row = {"cell": cell.key, "trace": cell.trace, "machine": cell.machine}
+    return row | {"mapping": cell.mapping, "cache_mode": cell.cache_mode, **cell.changes}
