@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pagewalk.hardware.load import load
+from pagewalk.hardware.machine import Flush
 from pagewalk.linux.geometry import MIB
 from pagewalk.linux.memory.kernel import (
     Booted,
@@ -264,3 +265,29 @@ def test_the_engine_agrees_with_its_oracle_on_a_played_trace():
 
 def _shorter(event):
     return msgspec.structs.replace(event, rounds=200) if hasattr(event, "rounds") else event
+
+
+def test_permission_changes_cost_their_flushes_and_the_refills_by_hand():
+    """48 pages read twice, and between, another area's first page is made read-only or nothing happens.
+
+    Reference 4.2: that page's alias is a part of a 2 MiB leaf of the direct map (64 MiB have none that is
+    larger), so the leaf is split: a full flush; the change of a vmalloc area itself ends with another. A
+    full flush drops paging-structure caches too: 4 reads of 100 cycles for the first page, 1 for each other.
+    """
+    pages, cpus, full = 48, 2, 1000
+    read_once = Access(rounds=pages * 512, touch=[Touch(what="heap", pattern="sequential")])
+    born = [Booted(), Vmalloc(name="heap", size=pages << 12), Vmalloc(name="other", size=2 * MIB)]
+    change = SetMemory(name="other", what="ro", first_page=0, pages=1)
+    priced = Flush(full_cycles=full, page_cycles=100, ceiling_pages=33)
+    machine = msgspec.structs.replace(load("textbook-setassoc"), flush=priced)
+    found = []
+    for between in ([], [change]):
+        one = lived(*born, read_once, *between, read_once)
+        found.append((replay(one.trace, one.mapping, machine), one.life.counts))
+    (without, quiet), (changed, life) = found
+    assert (quiet["flush-all"][-1], life["flush-all"][-1], life["split"][-1]) == (0, 2, 1)
+    assert (without.counts["walks"], changed.counts["walks"]) == (pages, 2 * pages)
+    assert (without.cycles["flush"], changed.cycles["flush"]) == (0, 2 * cpus * full)
+    refills = (4 + pages - 1) * 100
+    assert (without.cycles["walk"], changed.cycles["walk"]) == (refills, 2 * refills)
+    assert changed.cycles["exposed"] - without.cycles["exposed"] == 2 * cpus * full + refills
