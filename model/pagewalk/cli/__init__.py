@@ -6,6 +6,7 @@ Each command lives in a module of its own family and is imported when it is call
 
 import importlib
 import io
+import signal
 import sys
 
 import click
@@ -60,11 +61,19 @@ def pagewalk() -> None:
     """Tell what reaching kernel memory through the TLB costs, and what larger pages would change."""
 
 
+def _asked_to_end(number: int, _: object) -> None:
+    """End as ^C does, so that nothing half-written is left."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; exit 0 done, 2 bad input (one line), 1 a fault of ours."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _asked_to_end)
     try:
         pagewalk.main(standalone_mode=False)
     except BadInput as error:

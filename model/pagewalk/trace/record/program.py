@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import select
 import shlex
 import shutil
 import subprocess
@@ -24,6 +25,9 @@ from pagewalk.trace.trace import CHUNK
 
 PIPE_BYTES = 1 << 20
 """So much may the program be ahead of us; an unprivileged pipe's limit (man 7 pipe)."""
+
+GRACE_SECONDS = 3
+"""So long may the program take to end when it is asked to; ours."""
 
 SCAN_SECONDS = 0.2
 """At least so long between two searches for huge pages; ours."""
@@ -73,6 +77,7 @@ def record(
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     words = [valgrind, *VALGRIND, f"--log-fd={writing}", program, *command[1:]]
     memory, beside, about = MemoryMap(), dict[str, bytes](), dict[str, object]()
+    finished = False
     with os.fdopen(reading, "rb", buffering=0) as log:
         try:
             running = subprocess.Popen(words, pass_fds=(writing,))
@@ -85,20 +90,35 @@ def record(
             about |= EACH | {"workload": shlex.join(command), "kernel": f"Linux {platform.release()}"}
             source = f"valgrind lackey, {shlex.join(command)}"
             write_stream(chunks, target, source=source, about=about, beside=beside, progress=progress)
+            finished = not about["ended_early"]
         except BadInput:
-            if running.wait() == 127:
+            log.close()
+            if _ended(running) == 127:
                 raise BadInput(program, "cannot be run by valgrind", "see its message above") from None
             raise
         finally:
-            ended = running.poll()
-            if ended is None:
+            log.close()  # valgrind may be waiting for us to read, and deaf to signals while it waits
+            if not finished:
                 running.terminate()
-            status = running.wait()
-    return 0 if about["ended_early"] else status
+            status = _ended(running)
+    return status if finished else 0
+
+
+def _ended(running: subprocess.Popen[bytes]) -> int:
+    """The exit status of a program that is about to end, or is made to."""
+    for end in (running.terminate, running.kill):
+        try:
+            return running.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            end()
+    return running.wait()
 
 
 def _watched(log: int, running: subprocess.Popen[bytes], memory: MemoryMap) -> Iterator[bytes]:
-    """What valgrind says, in blocks; before each, a look at the memory of the program, which waits for us."""
+    """What valgrind says, in blocks; before each, a look at the memory of the program, which waits for us.
+
+    It ends with the program, even if a child that it left behind keeps the pipe open.
+    """
     last = -SCAN_SECONDS
     while True:
         with contextlib.suppress(OSError):
@@ -107,7 +127,15 @@ def _watched(log: int, running: subprocess.Popen[bytes], memory: MemoryMap) -> I
             memory.look_for_huge(running.pid)
             last = time.monotonic()
         parts, size = [], 0
-        while size < PIPE_BYTES and (part := os.read(log, PIPE_BYTES - size)):
+        while size < PIPE_BYTES:
+            over = running.poll() is not None
+            if not select.select([log], [], [], SCAN_SECONDS)[0]:
+                if over:
+                    break
+                continue
+            part = os.read(log, PIPE_BYTES - size)
+            if not part:
+                break
             parts.append(part)
             size += len(part)
         if not size:
