@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
+from pagewalk.replay.names import first_of, follows, name_units
 from pagewalk.replay.state import MAX_READS, WALKS_AT_ONCE
 from pagewalk.replay.tables import LevelTable, Tables
 from pagewalk.trace.trace import Chunk, Trace
@@ -72,6 +73,7 @@ def fast(
         Accesses of the largest chunk.
     """
     from pagewalk.kernels.lru.tables import (
+        GROUP_SHIFT,
         MAX_NUMBER,
         MAX_ROWS,
         MAX_WAYS,
@@ -96,27 +98,35 @@ def fast(
         and widest <= MAX_WAYS
         and max(len(first.ways), len(second.ways), len(psc.ways)) < MAX_ROWS
         and len(hits) < 2
-        and _one_entry_a_unit(first)
-        and _one_entry_a_unit(second)
     )
-    if not plain:
+    names = name_units(first, second, kinds) if plain else None
+    if names is None or max(names.shift) > GROUP_SHIFT:
         return None
     own = psc.tag_of - psc.tag_of.min(axis=1, keepdims=True) if psc.tag_of.size else psc.tag_of
-    number, psc_rows = make_psc(psc.first, psc.set_of, own, psc.ways)
+    path = np.tile(psc.first.astype(np.int64), kinds), *(np.tile(tag, kinds) for tag in own)
+    some = first_of(names.block)
+    if not all(follows(column, names.block) for column in path):
+        return None
+    of_block = some % len(tables.leaf_level)
+    block, psc_rows = make_psc(
+        psc.first[of_block], psc.set_of[:, of_block], own[:, of_block], psc.ways, max(names.shift)
+    )
+    number = block[names.block] + names.rank
     if number.max(initial=0) >= MAX_NUMBER:
         return None
     unit = tables.unit_of_page
+    place_of = np.concatenate([unit + kind * len(tables.leaf_level) for kind in range(kinds)])
 
     def row_of(level: LevelTable) -> NDArray[np.int64]:
-        of = np.concatenate([level.set_of[kind, unit] for kind in range(kinds)]).astype(np.int64)
+        of = level.set_of[:kinds].ravel()[place_of].astype(np.int64)
         return np.where(of < 0, len(level.ways), of)
 
     alike = regions == 1 and kinds == 1 and len(np.unique(tables.leaf_level)) == 1
-    place = make_places(np.tile(number[unit], kinds), row_of(first), row_of(second))
+    place = make_places(number[place_of], row_of(first), row_of(second))
     return Fast(
         place,
-        make_rows(np.append(first.ways, 0)),
-        make_rows(np.append(second.ways, 0)),
+        make_rows(np.append(first.ways, 0), names.shift[0]),
+        make_rows(np.append(second.ways, 0), names.shift[1]),
         psc_rows,
         np.full(1, -1, np.int64),
         make_misses(room),
@@ -126,16 +136,6 @@ def fast(
         max(hits, default=0),
         np.zeros((1 if alike else len(place), len(psc.level) + 1), np.int64),
     )
-
-
-def _one_entry_a_unit(level: LevelTable) -> bool:
-    """Whether units and entries of a level are the same thing, for every kind of access that it serves."""
-    units = level.set_of.shape[1]
-    for served, tag in zip(level.set_of >= 0, level.tag_of, strict=True):
-        if len(np.unique(tag[served])) != np.count_nonzero(served):
-            return False
-    together = level.tag_of.max(axis=0, initial=-1)
-    return bool(((level.tag_of == together) | (level.tag_of < 0)).all()) and len(together) == units
 
 
 class FastPath:

@@ -222,17 +222,21 @@ def translate(
             f"inclusion = {machine.inclusion!r} needs entries of one shape at both TLB levels",
             'give all arrays the same `holds` and `coalesce`, or set inclusion = "none"',
         )
+    alike = [next(i for i in range(6) if (shifts[i] == shifts[row]).all()) for row in range(6)]
     number = page[some] >> (shifts - 12)
-    index, tag = dense(shifts.ravel(), number.ravel(), np.tile(space[some], len(both)))
+    rows = sorted(set(alike))
+    shift_of, number_of = shifts[rows].ravel(), number[rows].ravel()
+    index, found = dense(shift_of, number_of, np.tile(space[some], len(rows)))
+    tag = found.reshape(len(rows), -1)[[rows.index(row) for row in alike]]
     moved = np.zeros(len(page), np.int64) if recorded is None else page - recorded
-    start = (number.ravel()[index] << (shifts.ravel()[index] - 12)) - np.tile(moved[some], len(both))[index]
-    tags = np.tile(space[some], len(both))[index], start, start + (1 << (shifts.ravel()[index] - 12))
+    start = (number_of[index] << (shift_of[index] - 12)) - np.tile(moved[some], len(rows))[index]
+    tags = np.tile(space[some], len(rows))[index], start, start + (1 << (shift_of[index] - 12))
     first, second = (
         _level(
             [a for a in machine.tlb if a.level == level],
             chosen[rows],
             number[rows],
-            tag.reshape(shifts.shape)[rows],
+            tag[rows],
             tags,
         )
         for level, rows in ((1, slice(0, 3)), (2, slice(3, 6)))

@@ -78,7 +78,7 @@ def _l1_loop(width: int) -> Any:
         and positions are in `missed` and `at`.
         """
         not_inlined()
-        lanes, ways = rows
+        lanes, ways, shift = rows
         n = np.uint64(0)
         while start < len(page) and n < BLOCK:
             change = _next_changes(page, start, before)
@@ -94,7 +94,7 @@ def _l1_loop(width: int) -> Any:
                 row = np.uint64(here >> 32 & 0xFFFF)
                 missed[n] = here
                 at[n] = i
-                lane = front(lanes, row * lanes_in_row, np.int32(here), width)
+                lane = front(lanes, row * lanes_in_row, np.int32(np.int32(here) >> shift), width)
                 n += np.uint64(np.uint64(lane) >= ways[row])
             start += RUN
         missed[n] = EMPTY
@@ -109,7 +109,7 @@ def _stlb_loop(width: int) -> Any:
     def stlb_loop(rows, place, at, at_out, group):
         """Send the L1 misses of a block through the STLB."""
         not_inlined()
-        lanes, ways = rows
+        lanes, ways, shift = rows
         n = j = np.uint64(0)
         here = place[j]
         while here >= 0:
@@ -117,7 +117,7 @@ def _stlb_loop(width: int) -> Any:
             number = np.int32(here)
             at_out[n] = at[j]
             group[n] = number >> GROUP_SHIFT
-            lane = front(lanes, row * lanes_in_row, number, width)
+            lane = front(lanes, row * lanes_in_row, np.int32(number >> shift), width)
             n += np.uint64(np.uint64(lane) >= ways[row])
             j += ONE
             here = place[j]
@@ -133,7 +133,7 @@ def _pass_loop(width: int) -> Any:
     def pass_loop(rows, place, entry, at, entry_out, at_out):
         """Send a stream through one level; `entry_out` and `at_out` may be `entry` and `at`."""
         not_inlined()
-        lanes, ways = rows
+        lanes, ways, _ = rows
         n = j = np.uint64(0)
         last = np.int32(EMPTY)
         below = entry[j]

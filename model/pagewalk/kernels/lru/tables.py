@@ -28,6 +28,8 @@ class Rows(NamedTuple):
     """int32 (rows * width,), aligned to 64 bytes: the entries of each row, most recent first."""
     ways: NDArray[np.uint64]
     """uint64 (rows,): so many lanes of each row count as hits. 0: a row that always misses."""
+    shift: int
+    """An entry is the number of a unit >> this: so many units share one."""
 
 
 class Psc(NamedTuple):
@@ -53,18 +55,20 @@ class Misses(NamedTuple):
     """Index of the paging-structure cache in which its walk found an entry; their number if in none."""
 
 
-def make_rows(ways: NDArray[np.integer]) -> Rows:
+def make_rows(ways: NDArray[np.integer], shift: int = 0) -> Rows:
     """Empty rows.
 
     Parameters
     ----------
     ways : ndarray of int, shape (rows,)
         Ways of the set in each row, at most `MAX_WAYS`. A row of 0 ways misses always.
+    shift : int
+        log2 of how many numbers of units share an entry.
     """
     width = next(w for w in WIDTHS if w >= ways.max(initial=0))
     memory = np.full(len(ways) * width + 16, EMPTY, np.int32)
     start = -memory.ctypes.data % 64 // 4
-    return Rows(memory[start : start + len(ways) * width], ways.astype(np.uint64))
+    return Rows(memory[start : start + len(ways) * width], ways.astype(np.uint64), shift)
 
 
 def make_misses(accesses: int) -> Misses:
@@ -97,6 +101,7 @@ def make_psc(
     set_of: NDArray[np.integer],
     tag_of: NDArray[np.integer],
     ways: NDArray[np.integer],
+    spread: int = 0,
 ) -> tuple[NDArray[np.int64], Psc]:
     """Empty paging-structure caches, and the numbers of the units that they ask for.
 
@@ -108,6 +113,8 @@ def make_psc(
         Set, among those of all caches, and entry of each unit in each cache. Units with one entry in a cache
         have one entry in every cache above it.
     ways : ndarray of int, shape (sets,)
+    spread : int
+        log2 of the distance between the numbers of two units, at most `GROUP_SHIFT`: those between are free.
 
     Returns
     -------
@@ -121,7 +128,7 @@ def make_psc(
     for tag, here in zip(tag_of[::-1], probed[::-1], strict=True):
         above = np.where(here, tag, tag.max(initial=-1) + 1 + above)
         names.insert(0, above)
-    number = _grouped(above)
+    number = _grouped(above, 1 << GROUP_SHIFT - spread) << spread
     places = []
     keys = [number >> GROUP_SHIFT, *names]
     for key, name, sets, here in zip(keys, names, set_of, probed, strict=False):
@@ -132,9 +139,8 @@ def make_psc(
     return number, Psc(np.concatenate([*places, np.zeros(0, np.int64)]), begin, make_rows(np.append(ways, 0)))
 
 
-def _grouped(path: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number units so that each aligned group of 2**GROUP_SHIFT numbers has one path."""
-    size = 1 << GROUP_SHIFT
+def _grouped(path: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Number units so that each aligned group of `size` numbers has one path."""
     units = np.bincount(path)
     groups = -(-units // size)
     order = np.argsort(path, kind="stable")
