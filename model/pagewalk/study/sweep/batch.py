@@ -37,7 +37,7 @@ def batches(cells: Sequence[Cell], workers: int) -> Iterator[list[Cell]]:
     for cell in cells:
         key, order, size = b"", (b"", [0]), 0
         try:
-            machine = changed(load(cell.machine), cell.changes)
+            machine = _machine(cell)
         except BadInput:
             pass
         else:
@@ -61,6 +61,19 @@ def batches(cells: Sequence[Cell], workers: int) -> Iterator[list[Cell]]:
 
 def _cache_bytes(machine: Machine) -> int:
     return sum(BYTES_PER_LINE * cache.size_bytes // cache.line_bytes for cache in machine.cache)
+
+
+@lru_cache(maxsize=64)
+def _described(name: str, sha256: str) -> Machine:
+    """The machine that a cell means; a worker on another host may find another under its name."""
+    machine = load(name)
+    if machine.sha256 != sha256:
+        raise BadInput(name, "is not the description that the sweep began with", "start the sweep again")
+    return machine
+
+
+def _machine(cell: Cell) -> Machine:
+    return changed(_described(cell.machine, cell.machine_sha256), cell.changes)
 
 
 @lru_cache(maxsize=4)
@@ -87,7 +100,7 @@ def run_batch(batch: Sequence[Cell], share: bool = True) -> list[Row]:
     machines: dict[int, Machine] = {}
     for number, cell in enumerate(batch):
         try:
-            machines[number] = changed(load(cell.machine), cell.changes)
+            machines[number] = _machine(cell)
         except BadInput as error:
             rows[number]["error"] = str(error)
     if machines:
