@@ -14,7 +14,7 @@ from pagewalk.study.calibration.calibrate import worked_out
 from pagewalk.study.calibration.fit import FIRST, SECOND, Geometry, fit, miss_shares
 from pagewalk.study.calibration.here import Here, here
 from pagewalk.study.calibration.plan import PLAN
-from pagewalk.study.calibration.timing import Point, memory, time_chase
+from pagewalk.study.calibration.timing import Point, memory, stolen, ticks, time_chase
 from pagewalk.study.calibration.write import case_file, curves, machine_file, toml
 from pagewalk.study.validation.case import Chase
 from pagewalk.study.validation.predict import predict
@@ -90,6 +90,10 @@ ZEN = {
 }
 
 
+AROUND_L3 = [Chase(pages=n << 12, stride=64, leaf="2M") for n in (5, 9, 14)]
+"""1.25 to 3.5 MiB."""
+
+
 @pytest.fixture(scope="module")
 def calibration():
     """A calibration of a made-up machine: its times are what the model says of it."""
@@ -99,6 +103,7 @@ def calibration():
     for name, patterns in PLAN.items():
         some = [p for p in patterns if p.pages <= 50_000 and (name != "tlb" or p.pages % 24 == 0)]
         points[name] = [Point(p, [predict(p, machine).figures["cycles"]] * 3) for p in some]
+    points["L3 share"] = [Point(p, [predict(p, machine).figures["cycles"]] * 3) for p in AROUND_L3]
     big = Chase(pages=1 << 17, stride=256, leaf="2M")
     points["memory"] = [Point(big, [predict(big, machine).figures["cycles"]] * 3)]
     return worked_out(Here("made up", False, "amd-zen4-genoa", True, listed), points, [3.7, 3.7], 1.0)
@@ -117,6 +122,26 @@ def test_a_machine_is_found_again_from_its_times(calibration):
     assert values["memory latency_cycles"] == pytest.approx(350, rel=0.05)
     assert values["walker count"] == pytest.approx(3, rel=0.1)
     assert max(map(abs, calibration.errors)) < 0.1
+
+
+def test_neighbours_leave_a_part_of_the_last_cache(calibration):
+    """Half of the listed 4 MiB, lost at random: found within a sixth, and taken into the file."""
+    assert calibration.values["L3 size_bytes"].value == 4 << 20
+    half = [cache | {"size_bytes": 2 << 20, "policy": "random"} for cache in ZEN["cache"][:1]]
+    left = build(ZEN | {"cache": half + ZEN["cache"][1:]}, "left", "test")
+    times = [Point(p, [predict(p, left).figures["cycles"]] * 3) for p in AROUND_L3]
+    found = worked_out(calibration.here, calibration.points | {"L3 share": times}, [3.7], 1.0)
+    assert found.values["L3 size_bytes"].value == pytest.approx(2 << 20, rel=1 / 6)
+    assert next(c for c in found.machine.cache if c.name == "L3").policy == "random"
+
+
+def test_stolen_time(tmp_path):
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 10 0 5 80 0 0 0 5 0 0\n")
+    assert ticks(1, stat) == [10, 0, 5, 80, 0, 0, 0, 5]
+    assert ticks(0, stat) == ticks(1, tmp_path / "none") == []
+    assert stolen([10, 0, 5, 80, 0, 0, 0, 5], [60, 0, 5, 100, 0, 0, 0, 35]) == pytest.approx(0.3)
+    assert stolen([], []) == 0
 
 
 def test_the_files_are_read_back(calibration, tmp_path):

@@ -49,7 +49,8 @@ def disturbed(found: Calibration) -> str:
     noisy = sum(spread > QUIET_SPREAD for spread in spreads)
     return (
         f"Noise: the middle pass of a chase took {median(spreads):.1%} longer than its best (median of "
-        f"{len(spreads)} chases); {noisy} were disturbed by more than {QUIET_SPREAD:.0%}."
+        f"{len(spreads)} chases); {noisy} were disturbed by more than {QUIET_SPREAD:.0%}. "
+        f"The hypervisor gave {found.stolen:.1%} of the time to others."
     )
 
 

@@ -36,6 +36,8 @@ class Calibration(NamedTuple):
         Cycles of the data read alone, for each of those.
     held_out : list of (Point, float)
         Chases that no fit used, and the cycles that the calibrated machine predicts.
+    stolen : float
+        Share of the time that the hypervisor gave to others meanwhile.
     """
 
     here: Here
@@ -47,6 +49,7 @@ class Calibration(NamedTuple):
     tlb: Fit
     data: NDArray[np.float64]
     held_out: list[tuple[Point, float]]
+    stolen: float
 
     @property
     def errors(self) -> list[float]:
@@ -70,7 +73,9 @@ def calibrate(advance: Callable[[], None]) -> Calibration:
     return worked_out(here(), *measure(advance))
 
 
-def worked_out(found: Here, points: Points, clock_ghz: list[float], huge: float) -> Calibration:
+def worked_out(
+    found: Here, points: Points, clock_ghz: list[float], huge: float, stolen: float = 0.0
+) -> Calibration:
     """Turn times into figures; arguments as `measure` returns them."""
     draft = Draft(found)
     derive.clock(draft, clock_ghz)
@@ -83,4 +88,6 @@ def worked_out(found: Here, points: Points, clock_ghz: list[float], huge: float)
     derive.walkers(draft, points)
     machine = draft.machine()
     held_out = [(p, predict(p.pattern, machine).figures["cycles"]) for p in points["held out"]]
-    return Calibration(found, draft.file, machine, draft.values, draft.missing, points, tlb, data, held_out)
+    return Calibration(
+        found, draft.file, machine, draft.values, draft.missing, points, tlb, data, held_out, stolen
+    )

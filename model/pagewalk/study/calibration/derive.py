@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pagewalk.hardware.load import build, load
 from pagewalk.hardware.machine import Machine
-from pagewalk.study.calibration.fit import Fit, fit, near
+from pagewalk.study.calibration.fit import NEARLY, Fit, fit, misses_of_a_set, near
 from pagewalk.study.calibration.here import Here
 from pagewalk.study.calibration.plan import Points
 from pagewalk.study.calibration.timing import MULTIPLY_CYCLES, Point
@@ -23,6 +23,9 @@ from pagewalk.study.validation.predict import Figures, hosted, predict
 
 SLOW = 1.2
 """A walk that takes longer than this times the usual has lost its PDE. Ours."""
+
+WHOLE = 0.9
+"""Share of the last cache from which it counts as this CPU's alone. Ours."""
 
 TWO_MIB = 1 << 21
 
@@ -241,6 +244,41 @@ def far_caches(draft: Draft, points: Points) -> None:
     if any(cache.name == "L3" for cache in draft.machine().cache):
         _solve(draft, points["L3"], "cache", "L3")
     _solve(draft, points["memory"], "memory", "")
+    if 3 in draft.here.caches and _share(draft, points["L3 share"]):
+        _solve(draft, points["memory"], "memory", "")
+
+
+def _share(draft: Draft, points: Sequence[Point]) -> bool:
+    """How much of the last cache neighbours leave to this CPU; whether that is less than all of it.
+
+    They take lines at any moment, so what is left holds lines as a smaller cache with random replacement
+    does: of N lines in a random cycle through room for E, the share m with 1 - m = (1 - 1/E)^((N-1) m)
+    misses (the reference's section 6.1, rule 3). A victim cache holds other lines than the L2 before it.
+    """
+    machine = draft.machine()
+    last = next(cache for cache in machine.cache if cache.name == "L3")
+    listed = last.size_bytes // last.line_bytes
+    inside = [point for point in points if point.pattern.pages <= listed]
+    if not inside:
+        return False
+    over = [point.cycles - predict(point.pattern, machine).figures["cycles"] for point in inside]
+    missed = np.clip(np.array(over) / (machine.memory.latency_cycles - last.latency_cycles), 0.0, 1.0)
+    rooms = [listed * part // 64 for part in range(1, 65)]
+    lines = [point.pattern.pages for point in inside]
+    l2 = [c.size_bytes // c.line_bytes for c in machine.cache if c.name == "L2"]
+    also = sum(l2) if last.fill == "victim" else 0
+    said = np.array([[misses_of_a_set(n, room + also, "random") / n for n in lines] for room in rooms])
+    error = np.sqrt(((said - missed) ** 2).mean(axis=1))
+    best = int(np.flatnonzero(error <= error.min() + 1e-6)[-1])
+    fair = [room for room, wrong in zip(rooms, error, strict=True) if wrong <= NEARLY * error[best]]
+    how = f"chases over {lines[0] >> 14} to {lines[-1] >> 14} MiB: lines that neighbours leave in it"
+    size, least, most = (room * last.line_bytes for room in (rooms[best], min(fair), max(fair)))
+    draft.values["L3 size_bytes"] = Value(size, least, most, how)
+    if rooms[best] > WHOLE * listed:
+        return False
+    sets = max(rooms[best] // last.ways, 1)
+    draft.put("cache", "L3", how, size_bytes=sets * last.ways * last.line_bytes, policy="random")
+    return True
 
 
 def _solve(draft: Draft, points: Sequence[Point], table: str, name: str) -> None:

@@ -94,13 +94,13 @@ def miss_shares(geometries: Sequence[Geometry], shapes: Sequence[Shape]) -> NDAr
                 hashed = number ^ (number >> (g.sets.bit_length() - 1)) if g.set_index == "xor" else number
                 crowds[g.sets, g.set_index] = np.unique_counts(np.bincount(hashed & (g.sets - 1)))
             crowd, times = crowds[g.sets, g.set_index]
-            each = [_misses_of_a_set(int(pages_in), g.ways, g.policy) for pages_in in crowd]
+            each = [misses_of_a_set(int(pages_in), g.ways, g.policy) for pages_in in crowd]
             shares[row, column] = float(np.dot(each, times)) / pages
     return shares
 
 
 @cache
-def _misses_of_a_set(pages: int, ways: int, policy: str) -> float:
+def misses_of_a_set(pages: int, ways: int, policy: str) -> float:
     """Misses in a round over the pages that share a set."""
     if pages <= ways:
         return 0.0

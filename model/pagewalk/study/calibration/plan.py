@@ -10,6 +10,8 @@ from pagewalk.study.calibration.timing import (
     memory,
     nanoseconds_a_cycle,
     pinned,
+    stolen,
+    ticks,
     time_chase,
 )
 from pagewalk.study.validation.case import Chase
@@ -24,6 +26,7 @@ PLAN: dict[str, list[Chase]] = {
     "L1D": [Chase(pages=n, stride=64, leaf="2M") for n in (64, 128, 192)],
     "L2": [Chase(pages=n, stride=64, leaf="2M") for n in (2048, 3072, 4096)],
     "L3": [Chase(pages=n, stride=64, leaf="2M") for n in (32768, 40960, 49152)],
+    "L3 share": [Chase(pages=n << 14, stride=64, leaf="2M") for n in (4, 6, 8, 12, 16, 24, 32)],
     "memory": [Chase(pages=1 << 20, stride=256, leaf="2M")],
     "tlb": [Chase(pages=n, stride=s) for s in STRIDES for n in COUNTS],
     "walking": [Chase(pages=n, stride=1 << 16) for n in (512, 640, 768, 1024)],
@@ -48,7 +51,7 @@ TIMINGS = PASSES * sum(map(len, PLAN.values()))
 Points = dict[str, list[Point]]
 
 
-def measure(advance: Callable[[], None]) -> tuple[Points, list[float], float]:
+def measure(advance: Callable[[], None]) -> tuple[Points, list[float], float, float]:
     """Time every chase of the plan.
 
     Parameters
@@ -64,8 +67,11 @@ def measure(advance: Callable[[], None]) -> tuple[Points, list[float], float]:
         Before, and after each pass.
     huge : float
         Share of the memory for 2M leaves that the kernel did map so.
+    stolen : float
+        Share of the time that the hypervisor gave to others.
     """
-    pinned()
+    cpu = pinned()
+    before = ticks(cpu)
     clock = [1 / nanoseconds_a_cycle()]
     points: Points = {name: [Point(pattern, []) for pattern in patterns] for name, patterns in PLAN.items()}
     with memory("4K") as small, memory("2M") as large:
@@ -76,4 +82,4 @@ def measure(advance: Callable[[], None]) -> tuple[Points, list[float], float]:
                 advance()
             clock.append(1 / nanoseconds_a_cycle())
         huge = huge_share(large, 1 << 28)
-    return points, clock, huge
+    return points, clock, huge, stolen(before, ticks(cpu))

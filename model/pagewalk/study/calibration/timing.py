@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -112,9 +113,30 @@ def huge_share(target: Memory, pages_bytes: int) -> float:
     return held / counted if counted else 0.0
 
 
-def pinned() -> None:
-    """Stay on one of the CPUs that this process may use."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def pinned() -> int:
+    """Stay on one of the CPUs that this process may use; return which."""
+    cpu = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpu})
+    return cpu
+
+
+def ticks(cpu: int, stat: Path = Path("/proc/stat")) -> list[int]:
+    """What a CPU did since it started, in ticks: user, nice, system, idle, iowait, irq, softirq, steal.
+
+    Empty where the kernel does not say.
+    """
+    try:
+        lines = stat.read_text().splitlines()
+    except OSError:
+        return []
+    return next(([int(n) for n in line.split()[1:9]] for line in lines if line.startswith(f"cpu{cpu} ")), [])
+
+
+def stolen(before: list[int], after: list[int]) -> float:
+    """Share of the time between two `ticks` that the hypervisor gave to others; 0 where it does not say."""
+    passed = [late - early for early, late in zip(before, after, strict=False)]
+    total = sum(passed)
+    return passed[7] / total if len(passed) == 8 and total else 0.0
 
 
 def nanoseconds_a_cycle() -> float:

@@ -64,6 +64,7 @@ def curves(found: Calibration) -> bytes:
         "preset_is_of_this_processor": found.here.exact,
         "values": {name: value._asdict() for name, value in found.values.items()},
         "missing": found.missing,
+        "stolen": found.stolen,
         "tlb": {
             "first": found.tlb.first._asdict(),
             "second": found.tlb.second._asdict(),
