@@ -172,6 +172,20 @@ def test_7_2_makes_base_page_areas_of_large_runs():
     assert longest["7.2"] >= 1024 > longest["6.12"]
 
 
+@pytest.mark.parametrize(("version", "again"), [("6.6", 0), ("6.9", 2)])
+def test_vmap_nodes_give_the_highest_freed_address_first(version, again):
+    """Since 6.9 small freed addresses wait in a pool of their size; before, the lowest hole is taken."""
+    linux = kernel(version)
+    for name in "abcd":
+        linux.apply(Vmalloc(name=name, size=16 * KIB))
+    starts = [linux.areas[name].start for name in "abc"]
+    for name in "abc":
+        linux.apply(Vfree(name=name))
+    linux.apply(UnmapAliases())
+    linux.apply(Vmalloc(name="e", size=16 * KIB))
+    assert linux.areas["e"].start == starts[again]
+
+
 def test_huge_freed_in_one_piece_and_frames_return():
     linux = kernel()
     before = linux.memory.buddyinfo()

@@ -9,13 +9,9 @@ from pagewalk.errors import BadInput
 from pagewalk.linux.memory.kernel import Event, Kernel, happen
 from pagewalk.linux.memory.pages import Pages, free_pages, try_pages
 from pagewalk.linux.rules.eligibility import Request
-from pagewalk.linux.rules.releases import release
 
 INT_MAX = (1 << 31) - 1
 """More bytes than this fail without a try of vmalloc (reference 8)."""
-
-HUGE_IF_IT_MAY_BLOCK = release("7.3")
-"""Since when only allocations that may block ask for huge areas; between 6.12 and 7.3 that is not known."""
 
 
 class Kvmalloc(Event, frozen=True, tag="kvmalloc"):
@@ -57,7 +53,7 @@ def _kvmalloc(event: Kvmalloc, kernel: Kernel) -> None:
         kernel.note("failure", f"kvmalloc of {event.size} bytes has no vmalloc to fall back on")
         return
     kernel.counts["kvmalloc_areas"] += 1
-    huge = event.may_block or kernel.rules.release < HUGE_IF_IT_MAY_BLOCK
+    huge = event.may_block or not kernel.rules.release.follows("huge-if-it-may-block")
     kernel.vmalloc(event.name, Request(event.size, node=event.node, allow_huge=huge), caller, cpu=event.cpu)
 
 

@@ -21,15 +21,11 @@ from pagewalk.linux.memory.maps import Happening, Maps, Permission
 from pagewalk.linux.memory.page_tables import NO_EXEC, PAGE_KERNEL, PRESENT, WRITE, OutOfTables
 from pagewalk.linux.rules.eligibility import Attempt, Request, decide
 from pagewalk.linux.rules.eligibility import Kernel as Rules
-from pagewalk.linux.rules.releases import release
 
 Part = TypeVar("Part")
 
 POINTER_BYTES = 8
 """An entry of an area's page array."""
-
-LEAVES_IN_PLACE = release("6.18")
-"""Since when arm64 changes the size of leaves of the linear map in use, on CPUs that can (reference 4.5)."""
 
 PROTECTIONS = {
     "PAGE_KERNEL_EXEC": PRESENT | WRITE,
@@ -89,7 +85,8 @@ class Kernel:
         self.rules, self.memory, self.how_to_reset, self.cpus = rules, memory, reset, cpus
         self.ranges = tuple(ranges)
         if linear_leaves is None:
-            fixed = rodata_full and rules.arch.name.startswith("arm64") and rules.release < LEAVES_IN_PLACE
+            arm64 = rules.arch.name.startswith("arm64")
+            fixed = arm64 and rodata_full and not rules.release.follows("leaves-in-place")
             linear_leaves = "pages" if fixed else "blocks"
         self.maps = Maps(
             rules,

@@ -37,9 +37,6 @@ FULL_FLUSH_ABOVE = {"x86-64": 33, "riscv": 64, "powerpc": 0}
 TLB_RANGE_PAGES = 1 << 21
 """arm64 CPUs with TLB range operations flush all only above so many base pages (7.3)."""
 
-SPLIT_RISCV = release("6.8")
-"""Since when riscv mirrors permissions to the linear map and splits it; the release is from memory."""
-
 
 def full_flush_above(geometry: Geometry, release_: Release, tlb_range: bool) -> int:
     """The most base pages that one flush of kernel addresses takes one by one (reference 4.7).
@@ -251,7 +248,7 @@ class Maps:
     def _set_memory_riscv(self, area: Area, first_page: int, pages: int, what: Permission) -> bool:
         set_bits, clear_bits = PERMISSIONS[what]
         done = True
-        if self.release >= SPLIT_RISCV:
+        if self.release.follows("riscv-linear-map"):
             for frame in area.frames[first_page : first_page + pages].tolist():
                 change = self.direct.change(frame, 1, set_bits, clear_bits)
                 done = self._splits(change, "set_memory, linear map")
@@ -288,8 +285,8 @@ class Maps:
         span = reset_span(
             self.direct, area.frames, order if self.release.follows("reset-scan-by-block") else 0
         )
-        follows = self.direct.follows_permissions and not (
-            self.arch == "riscv" and self.release < SPLIT_RISCV
+        follows = self.direct.follows_permissions and (
+            self.arch != "riscv" or self.release.follows("riscv-linear-map")
         )
         calls = reset_calls(area.frames, order, how) if follows else []
         for frame, pages in calls:
@@ -310,6 +307,6 @@ class Maps:
     def _reset_call(self, frame: int, pages: int, set_bits: int, clear_bits: int) -> None:
         """One `set_direct_map_*` call; on riscv it goes the way of `set_memory_*`, with its full flush."""
         self._splits(self.direct.change(frame, pages, set_bits, clear_bits), "reset")
-        if self.arch == "riscv" and self.release >= SPLIT_RISCV:
+        if self.arch == "riscv":
             start = self.direct.address(frame)
             self.note("flush-all", "reset", start, start + (pages << self.shift))

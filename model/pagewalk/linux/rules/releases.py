@@ -226,15 +226,41 @@ RULES: tuple[Rule, ...] = (
         "collapse",
         "6.15",
         "",
-        "x86 merges the direct map back after set_memory_rox",
-        "41d88484c71c, 20250126074733.1384926-4-rppt@kernel.org; the release is inferred from apply dates",
+        "x86: set_memory_rox tries to merge leaves again, at the addresses that it was called with",
+        "41d88484c71c, as posted: 20250126074733.1384926-4-rppt@kernel.org; the release is inferred from "
+        "apply dates",
         "mail",
+    ),
+    Rule(
+        "riscv-linear-map",
+        "6.8",
+        "",
+        "riscv: set_memory_* changes the linear map too, and splits its leaves",
+        "arch/riscv/mm/pageattr.c of later trees, not in the reference; the release is from memory",
+        "recall",
+    ),
+    Rule(
+        "leaves-in-place",
+        "6.18",
+        "",
+        "arm64: where all CPUs can change a leaf's size in place, rodata=full needs no base pages",
+        "7.3.4 arch/arm64/mm; 20250917190323.3828347-1-yang@os.amperecomputing.com; the release is inferred "
+        "from apply dates",
+        "mail",
+    ),
+    Rule(
+        "huge-if-it-may-block",
+        "7.3",
+        "",
+        "kvmalloc asks for huge areas only where the allocation may block",
+        "7.3.4; 6.1.176 and 6.12.107 accept any; between them not known",
+        "src",
     ),
 )
 """All rules of vmalloc that depend on the release; architectures are in `pagewalk.linux.rules.hooks`."""
 
 BOUNDARIES = (
     *("v8", "5.13", "5.14", "5.16", "5.18"),
-    *("6.1", "6.2", "6.9", "6.12", "6.13", "6.15", "6.16", "7.2", "7.3"),
+    *("6.1", "6.2", "6.8", "6.9", "6.12", "6.13", "6.15", "6.16", "6.18", "7.2", "7.3"),
 )
 """Releases worth showing: each starts or ends a rule, or its source was read."""
