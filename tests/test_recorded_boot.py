@@ -31,7 +31,7 @@ def huge():
     return modelled("huge")
 
 
-@pytest.fixture(scope="module", params=["gitdiff", "fdtable"])
+@pytest.fixture(scope="module", params=["gitdiff", "gitdiff-small", "fdtable", "bpfhash"])
 def recorded(request):
     folder = TRACES / request.param
     if not folder.exists():
