@@ -50,15 +50,16 @@ def test_every_packaged_scenario_reads(name):
 
 def test_run_lists_them_all():
     command = [sys.executable, "-m", "pagewalk", "run", "--list"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(packaged())
-    assert all(read(line.split()[0]).title in line for line in lines)
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert [line.split()[0] for line in said.splitlines() if not line.startswith(" ")] == list(packaged())
+    assert all(" ".join(read(name).title.split()) in " ".join(said.split()) for name in packaged())
 
 
 def test_what_the_issue_asks_for_is_there():
     assert {
         *("boot-hash-tables", "modules", "bpf", "kvmalloc-above-power-of-two", "fragmented"),
-        *("nohugevmalloc", "architectures", "exchange", "recorded-boot", "power9-4k", "power9-64k"),
+        *("nohugevmalloc", "architectures", "exchange", "recorded-boot"),
+        *("power9-4k", "power9-64k", "power9-recorded"),
     } <= set(packaged())
 
 
@@ -100,7 +101,7 @@ events = [
     ("change", "said"),
     [
         (("rounds = 10", "rounds = 0"), "$.event[1].rounds"),
-        (('size = "4M"', 'size = "much"'), "$.event[0].size"),
+        (('size = "4M"', 'size = "much"'), '$.event[0].size`; write a number, or a size like "64K"'),
         (('event = "vmalloc"', 'event = "malloc"'), "malloc"),
         (('name = "a"', 'name = "a"\nhuuge = true'), "huuge"),
         (('nodes = ["64M"]', "nodes = []"), "$.kernel[0].nodes"),

@@ -82,7 +82,9 @@ def read(name_or_path: str) -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(path, f"not TOML: {error}", "mend that line") from error
     except msgspec.ValidationError as error:
-        raise BadInput(path, str(error), "see docs/scenarios.md for the keys") from error
+        size = "`int`, got `str`" in str(error)
+        mend = 'write a number, or a size like "64K"' if size else "see docs/scenarios.md for the keys"
+        raise BadInput(path, str(error), mend) from error
     _check(scenario, path)
 
     def beside(entry: str) -> str:
