@@ -11,7 +11,7 @@ import pytest
 from pagewalk.errors import BadInput
 from pagewalk.hardware.load import load
 from pagewalk.replay.engine import replay
-from pagewalk.study.curve import Curve, curve
+from pagewalk.study.curve import Curve, curves
 from pagewalk.study.replays import Subject, subject
 from pagewalk.trace.trace import FETCH, from_pages
 
@@ -24,6 +24,11 @@ def with_tlb(level, entries, ways):
         for array in TEXTBOOK.tlb
     ]
     return msgspec.structs.replace(TEXTBOOK, tlb=tlb)
+
+
+def curve(subject, mapping, machine):
+    (found,) = curves(subject, [mapping], machine).curves
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,15 @@ def test_set_associative_sizes(mixed, mapping):
         assert found.l1_misses == counted["l1_dtlb_misses"]
         misses = found.second_level_misses[found.sets.index(sets)][ways - 1]
         assert misses == counted["stlb_misses"], (sets, ways)
+
+
+def test_behind_the_first_level_of_a_processor():
+    """An L1 that names the leaves that it holds, in the geometry of its kernel."""
+    opened, machine = subject("synth:zipf?size=16M&accesses=20000"), load("arm-neoverse-n1")
+    found = curve(opened, "base", machine)
+    counted = replay(opened.trace, opened.mapped("base", machine), machine, fast=False).counts
+    assert found.l1_misses == counted["l1_dtlb_misses"]
+    assert found.leaf_bytes == 4096
 
 
 def test_a_cyclic_sweep_fits_or_does_not():

@@ -33,15 +33,14 @@ def curve(
     import msgspec
 
     from pagewalk.hardware.load import load, names
-    from pagewalk.study.curve import Curves
-    from pagewalk.study.curve import curve as measure
+    from pagewalk.study.curve import curves
     from pagewalk.study.replays import subject
 
     described, opened = load(machine), subject(trace)
     wanted = mappings or ("base", "pmd")
-    with progress("measuring", opened.trace.accesses * len(wanted)) as advance:
-        found = [measure(opened, mapping, described, advance) for mapping in wanted]
-    encoded = msgspec.json.encode(Curves(trace=opened.trace.name, curves=found)) + b"\n"
+    with progress("measuring", opened.trace.accesses) as advance:
+        measured = curves(opened, wanted, described, advance)
+    found, encoded = measured.curves, msgspec.json.encode(measured) + b"\n"
     if plot is not None:
         from pagewalk.report import style
         from pagewalk.report.curve import figure

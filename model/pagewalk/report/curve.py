@@ -13,9 +13,13 @@ from pagewalk.study.curve import Curve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
+    from rich.table import Table
 
 SHOWN = (1, 16, 32, 64, 96, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
 """Sizes of the table: those of real first and second levels, and powers of two between them."""
+
+SHOWN_WAYS, FEWEST_SETS = (1, 2, 4, 6, 8, 12, 16), 16
+"""Ways and sets of the table of second levels."""
 
 
 def show(trace: str, curves: Sequence[Curve], console: Console | None = None) -> None:
@@ -36,7 +40,27 @@ def show(trace: str, curves: Sequence[Curve], console: Console | None = None) ->
         table.add_row(f"{size:,}", *(words.number(rate, places) for rate in row))
     table.add_row("any", *(words.number(1000 * c.units / c.accesses, places) for c in curves))
     console.print(table)
+    for curve in curves:
+        console.print(_second_levels(curve))
     console.print(f"{_message(curves)}.")
+
+
+def _second_levels(curve: Curve) -> Table:
+    """The misses of set-associative second levels of sizes that processors have."""
+    from rich.table import Table
+
+    rates = 1000 * np.array(curve.second_level_misses) / curve.accesses
+    shown = [curve.ways.index(ways) for ways in SHOWN_WAYS if ways in curve.ways]
+    rows = [row for row, sets in enumerate(curve.sets) if sets >= FEWEST_SETS]
+    places = words.decimals(rates[np.ix_(rows, shown)].ravel().tolist())
+    table = Table(box=None, pad_edge=False, title_justify="left", title_style="dim")
+    table.title = f"{curve.mapping}: misses per 1000, second level behind an L1 of {curve.l1}"
+    table.add_column("sets", justify="right")
+    for way in shown:
+        table.add_column(f"{curve.ways[way]} ways", justify="right")
+    for row in rows:
+        table.add_row(f"{curve.sets[row]:,}", *(words.number(rates[row, way], places) for way in shown))
+    return table
 
 
 def figure(trace: str, curves: Sequence[Curve], processors: Mapping[str, int]) -> Figure:
@@ -64,7 +88,7 @@ def figure(trace: str, curves: Sequence[Curve], processors: Mapping[str, int]) -
             knee = curve.knee()
             at = 1000 * curve.at(knee) / curve.accesses
             axes.plot([knee], [at], "o", color=colour, markersize=5)
-            axes.annotate(f"{knee:,}", (knee, at), (4, 6), textcoords="offset points", color=colour, size=8)
+            axes.annotate(_knee(curve), (knee, at), (4, 6), textcoords="offset points", color=colour, size=8)
             axes.annotate(
                 curve.mapping,
                 (largest, rates[-1]),
@@ -94,7 +118,9 @@ def figure(trace: str, curves: Sequence[Curve], processors: Mapping[str, int]) -
         axes.set_xlim(1, largest)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_major_formatter("{x:,.10g}")
-        axes.set_xlabel("entries of the TLB (dots: within a tenth of the misses that no size avoids)")
+        axes.set_xlabel(
+            "entries of the TLB (dots: within a tenth of the misses that no size avoids, and what they reach)"
+        )
         axes.set_ylabel("misses per 1000 accesses")
         axes.grid(axis="y", color=style.RULE, linewidth=0.6)
         axes.tick_params(length=0, labelcolor=style.QUIET)
@@ -103,5 +129,15 @@ def figure(trace: str, curves: Sequence[Curve], processors: Mapping[str, int]) -
 
 
 def _message(curves: Sequence[Curve]) -> str:
-    said = [f"{curve.knee():,} entries with {words.mapping(curve.mapping)}" for curve in curves]
-    return f"To miss hardly more often than any TLB must takes {' and '.join(said)}"
+    said = [f"{_entries(curve.knee())} with {words.mapping(curve.mapping)}" for curve in curves]
+    does = "avoids" if len(curves) == 1 and curves[0].knee() == 1 else "avoid"
+    return f"{' or '.join(said)} {does} nearly every miss that a TLB can avoid"
+
+
+def _entries(count: int) -> str:
+    return f"{count:,} {'entry' if count == 1 else 'entries'}"
+
+
+def _knee(curve: Curve) -> str:
+    reach = f" ({words.size(curve.knee() * curve.leaf_bytes)})" if curve.leaf_bytes else ""
+    return f"{curve.knee():,}{reach}"

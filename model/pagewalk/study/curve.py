@@ -1,14 +1,18 @@
 """Miss ratio for every size at once: one pass of exact LRU stack distances, not a replay for each."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
-from pagewalk.hardware.machine import Machine
-from pagewalk.replay.tables import Tables, translate
+from pagewalk.hardware.machine import Machine, Tlb
+from pagewalk.linux.mapping import Mapping
+from pagewalk.replay.tables import Tables, dense, translate
 from pagewalk.study.replays import Subject
 from pagewalk.trace.trace import FETCH
 
@@ -37,6 +41,8 @@ class Curve(Struct, frozen=True, kw_only=True):
     sets, ways : list of int
     second_level_misses : list of list of int
         For each of `sets` (index: page number modulo sets), for each of `ways`.
+    leaf_bytes : int
+        The leaf that most touched base pages have.
     """
 
     mapping: str
@@ -49,6 +55,7 @@ class Curve(Struct, frozen=True, kw_only=True):
     sets: list[int]
     ways: list[int]
     second_level_misses: list[list[int]]
+    leaf_bytes: int = 0
 
     def at(self, entries: int) -> int:
         """Misses of a fully associative LRU TLB of that many entries."""
@@ -69,18 +76,21 @@ class Curves(Struct, frozen=True, kw_only=True):
     curves: list[Curve]
 
 
-def curve(
-    subject: Subject, mapping: str, machine: Machine, progress: Callable[[int], None] | None = None
-) -> Curve:
-    """Measure a trace's curve under a mapping.
+def curves(
+    subject: Subject,
+    mappings: Sequence[str],
+    machine: Machine,
+    progress: Callable[[int], None] | None = None,
+) -> Curves:
+    """Measure a trace's curves under some mappings, in one pass; each mapping has a thread of its own.
 
     Parameters
     ----------
     subject : Subject
-    mapping : str
+    mappings : sequence of str
     machine : Machine
-        Its L1 stands before the set-associative second levels: one LRU array for loads and stores of any
-        leaf size.
+        Its L1 stands before the set-associative second levels: LRU, the same for loads and stores, an entry
+        for each leaf.
     progress : callable, optional
         Called with the number of records done since the last call.
 
@@ -89,47 +99,92 @@ def curve(
     BadInput
         The machine's L1 is another; the trace has no data accesses.
     """
-    from pagewalk.kernels.lru.distances import make_stack, stack_distances
-    from pagewalk.kernels.lru.set_stacks import WAYS, all_set_counts, make_set_stacks
-    from pagewalk.kernels.lru.tables import make_places, make_rows
+    trace = subject.trace
+    measured = [_Measured(subject, mapping, machine) for mapping in mappings]
+    with ThreadPoolExecutor(min(len(measured), len(os.sched_getaffinity(0)))) as pool:
+        for chunk in trace.chunks("flags"):
+            page = chunk.page if chunk.flags is None else chunk.page[(chunk.flags & FETCH) == 0]
+            page = np.array(page, np.uint32)
+            list(pool.map(_Measured.feed, measured, repeat(page)))
+            if progress is not None:
+                progress(len(chunk.page))
+    if not measured[0].accesses:
+        raise BadInput(trace.name, "no data accesses", "give a trace that has some")
+    return Curves(trace=trace.name, curves=[each.curve() for each in measured])
 
-    l1 = [array for array in machine.tlb if array.level == 1 and "load" in array.serves]
-    if len(l1) != 1 or l1[0].policy != "lru" or l1[0].holds or "store" not in l1[0].serves:
-        what = "its L1 is not one LRU array for all leaf sizes, loads and stores"
-        raise BadInput(machine.id, what, "take textbook-setassoc, or an AMD, Arm or POWER preset")
-    mapped = subject.mapped(mapping, machine)
-    tables = translate(mapped, machine, subject.trace.spaces)
-    page_number = _unit_numbers(tables, mapped.leaf_shift)
-    unit, units = tables.unit_of_page, len(tables.page)
-    place = make_places(unit, tables.first.set_of[0, unit], page_number & ((1 << SET_COUNTS - 1) - 1))
-    rows, stacks = make_rows(tables.first.ways), make_set_stacks(SET_COUNTS)
-    stack, depths = make_stack(max(units, 1)), np.zeros(units + 1, np.int64)
-    last = np.full(1, -1, np.int64)
-    accesses = l1_misses = 0
-    for chunk in subject.trace.chunks("flags"):
-        page = chunk.page if chunk.flags is None else chunk.page[(chunk.flags & FETCH) == 0]
-        page = np.array(page, np.uint32)
-        accesses += len(page)
-        l1_misses += all_set_counts(page, place, rows, stacks, last)
-        stack_distances(page, unit, stack, depths)
-        if progress is not None:
-            progress(len(chunk.page))
-    if not accesses:
-        raise BadInput(subject.trace.name, "no data accesses", "give a trace that has some")
-    touched = int(depths[-1])
-    hits = np.cumsum(depths[:-1])
-    falls = np.flatnonzero(depths[:-1])
-    return Curve(
-        mapping=mapped.name,
-        accesses=accesses,
-        units=touched,
-        entries=(falls + 1).tolist(),
-        misses=(accesses - hits[falls]).tolist(),
-        l1=f"{l1[0].entries} entries, {l1[0].ways or 'fully'} {'ways' if l1[0].ways else 'associative'}",
-        l1_misses=int(l1_misses),
-        sets=[1 << c for c in range(SET_COUNTS)],
-        ways=list(range(1, WAYS + 1)),
-        second_level_misses=(l1_misses - np.cumsum(stacks.depths[:, :-1], axis=1)).tolist(),
+
+class _Measured:
+    """What is known of one mapping's curve so far."""
+
+    def __init__(self, subject: Subject, mapping: str, machine: Machine) -> None:
+        from pagewalk.kernels.lru.distances import make_stack
+        from pagewalk.kernels.lru.set_stacks import make_set_stacks
+        from pagewalk.kernels.lru.tables import make_places, make_rows
+
+        mapped, spaces = subject.mapped(mapping, machine), subject.trace.spaces
+        tables = translate(mapped, machine, spaces)
+        first = [array for array in machine.tlb if array.level == 1 and "load" in array.serves]
+        if not _one_entry_a_leaf(tables, mapped, spaces) or any(array.policy != "lru" for array in first):
+            what = "its L1 is not LRU with an entry for each leaf, the same for loads and stores"
+            raise BadInput(machine.id, what, "take another machine with --machine, like textbook-setassoc")
+        page_number = _unit_numbers(tables, mapped.leaf_shift)
+        shifts, pages = np.unique(mapped.leaf_shift, return_counts=True)
+        self.leaf_bytes = 1 << int(shifts[pages.argmax()])
+        self.mapping, self.unit, self.l1 = (
+            mapped.name,
+            tables.unit_of_page,
+            " and ".join(map(_in_words, first)),
+        )
+        row = tables.first.set_of[0, self.unit]
+        self.place = make_places(self.unit, row, page_number & ((1 << SET_COUNTS - 1) - 1))
+        self.rows, self.stacks = make_rows(tables.first.ways), make_set_stacks(SET_COUNTS)
+        units = len(tables.page)
+        self.stack, self.depths = make_stack(max(units, 1)), np.zeros(units + 1, np.int64)
+        self.last = np.full(1, -1, np.int64)
+        self.accesses = self.l1_misses = 0
+
+    def feed(self, page: NDArray[np.uint32]) -> None:
+        """Add data accesses, as indices into the trace's pages."""
+        from pagewalk.kernels.lru.distances import stack_distances
+        from pagewalk.kernels.lru.set_stacks import all_set_counts
+
+        self.accesses += len(page)
+        self.l1_misses += all_set_counts(page, self.place, self.rows, self.stacks, self.last)
+        stack_distances(page, self.unit, self.stack, self.depths)
+
+    def curve(self) -> Curve:
+        """What was measured."""
+        from pagewalk.kernels.lru.set_stacks import WAYS
+
+        hits = np.cumsum(self.depths[:-1])
+        falls = np.flatnonzero(self.depths[:-1])
+        return Curve(
+            mapping=self.mapping,
+            accesses=self.accesses,
+            units=int(self.depths[-1]),
+            entries=(falls + 1).tolist(),
+            misses=(self.accesses - hits[falls]).tolist(),
+            l1=self.l1,
+            l1_misses=int(self.l1_misses),
+            sets=[1 << c for c in range(SET_COUNTS)],
+            ways=list(range(1, WAYS + 1)),
+            leaf_bytes=self.leaf_bytes,
+            second_level_misses=(self.l1_misses - np.cumsum(self.stacks.depths[:, :-1], axis=1)).tolist(),
+        )
+
+
+def _in_words(array: Tlb) -> str:
+    return f"{array.entries} entries, {f'{array.ways} ways' if array.ways else 'fully associative'}"
+
+
+def _one_entry_a_leaf(tables: Tables, mapped: Mapping, spaces: NDArray[np.uint16] | None) -> bool:
+    """Whether the first level has one entry for each leaf, the same for loads and stores."""
+    first, shift = tables.first, mapped.leaf_shift.astype(np.int64)
+    space = np.zeros(len(shift), np.int64) if spaces is None else spaces
+    return (
+        bool((first.set_of[0] >= 0).all() and (first.set_of[0] == first.set_of[1]).all())
+        and len(np.unique(first.tag_of[0])) == len(tables.page)
+        and len(dense(shift, mapped.page >> (shift - 12), space)[0]) == len(tables.page)
     )
 
 
