@@ -1,15 +1,18 @@
 """Scenario files: what comes with pagewalk, what repeats, and what is refused, with file, place and mend."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from pagewalk.errors import BadInput
 from pagewalk.linux.memory.kernel import Vmalloc
 from pagewalk.study.play.play import play
 from pagewalk.study.play.result import lives_of
-from pagewalk.study.play.steps import Access, expanded
+from pagewalk.study.play.steps import Access, Repeat, expanded
 from pagewalk.study.scenario import packaged, read
 
 HEAD = """schema = "pagewalk.scenario/1"
@@ -108,6 +111,7 @@ events = [
         (('release = "6.12"', 'release = "6.12"\nreset = "never"'), "$.kernel[0].reset"),
         ((KERNEL, ""), "either trace or [[kernel]]"),
         ((KERNEL, KERNEL + KERNEL), "stands twice"),
+        (("nodes", 'parameters = ["nohugevmaloc"]\nnodes'), "kernel k: no boot parameter 'nohugevmaloc'"),
         ((EVENTS, ""), "belong together"),
         (('title = "t"', 'title = "t"\ntrace = "sample:gitdiff"'), "either trace or [[kernel]]"),
         (('machines = ["textbook-setassoc"]', "machines = []"), "machines or mappings is empty"),
@@ -171,3 +175,13 @@ def test_bad_input_on_the_command_line_is_one_line_and_writes_nothing(tmp_path):
     (line,) = done.stderr.splitlines()
     assert "case.toml: event[1], kernel k: what = 'b'" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_the_file_in_the_docs_plays(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.S)
+    scenario = read(written(tmp_path, example))
+    assert len(scenario.kernel) == 1
+    steps = [msgspec.structs.replace(s, times=3) if isinstance(s, Repeat) else s for s in scenario.event]
+    one = play("t", scenario.kernel[0], "x86-64", steps, scenario.file)
+    assert one.trace.accesses == 3 * 1000 * 3, "in each of three repeats 1000 rounds of three touches"

@@ -10,11 +10,15 @@ import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
+from pagewalk.linux.boot import TABLE_PARAMETERS
 from pagewalk.study.play.steps import KernelTable, Step
 
 DEFAULT = "gitdiff"
 """What ``pagewalk run`` runs when nothing is named."""
 
+
+PARAMETERS = ("nohugevmalloc", "nohugeiomap", "hashdist", *TABLE_PARAMETERS)
+"""Boot parameters that change what is modelled."""
 
 SIZE = re.compile(r"(\d{1,12})([KMGT])")
 """A size as people write it; everywhere but in names."""
@@ -109,9 +113,14 @@ def _check(scenario: Scenario, path: Path) -> None:
     if bool(scenario.kernel) != bool(scenario.event):
         raise BadInput(path, "[[kernel]] and [[event]] belong together", "give both or neither")
     names = [kernel.name for kernel in scenario.kernel]
-    for name in names:
-        if not name or names.count(name) > 1:
-            raise BadInput(f"{path}: kernel", f"{name!r} is no name, or stands twice", "name each its own")
+    for kernel in scenario.kernel:
+        if not kernel.name or names.count(kernel.name) > 1:
+            what = f"{kernel.name!r} is no name, or stands twice"
+            raise BadInput(f"{path}: kernel", what, "name each its own")
+        for parameter in kernel.parameters:
+            if parameter.partition("=")[0] not in PARAMETERS:
+                what = f"no boot parameter {parameter!r} is modelled"
+                raise BadInput(f"{path}: kernel {kernel.name}", what, f"one of {', '.join(PARAMETERS)}")
 
 
 def _sized(value: Any, key: str = "") -> Any:
