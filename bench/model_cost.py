@@ -50,7 +50,7 @@ class Change:
 
     def track_walk_cycles_left(self, grid, workload, machine):
         base, pmd = (grid[workload, machine, mapping]["walk_cycles"] for mapping in ("base", "pmd"))
-        return round(100 * pmd / base, 4) if base else float("nan")
+        return float(f"{100 * pmd / base:.6g}") if base else float("nan")
 
     track_walk_cycles_left.pretty_name = "Walk cycles that PMD leaves leave"
     track_walk_cycles_left.unit = "% of those with base pages"

@@ -55,10 +55,15 @@ class Lazy(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=Lazy, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="pagewalk")
-def pagewalk() -> None:
+@click.pass_context
+def pagewalk(context: click.Context) -> None:
     """Tell what reaching kernel memory through the TLB costs, and what larger pages would change."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _asked_to_end(number: int, _: object) -> None:
@@ -75,13 +80,15 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _asked_to_end)
     try:
-        pagewalk.main(standalone_mode=False)
+        pagewalk.main(prog_name="pagewalk", standalone_mode=False)
     except BadInput as error:
         print(f"pagewalk: {error}", file=sys.stderr)
         sys.exit(2)
     except click.ClickException as error:
-        line = " ".join(error.format_message().split())
-        print(f"pagewalk: {line}; see pagewalk --help", file=sys.stderr)
+        line = " ".join(error.format_message().split()).rstrip(".")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "pagewalk"
+        print(f"pagewalk: {line}; see {command} --help", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         print("pagewalk: interrupted; nothing half-written was left", file=sys.stderr)

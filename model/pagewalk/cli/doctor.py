@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pagewalk import __version__
+from pagewalk.cli.listing import listing
 
 
 def _found(package: str) -> str:
@@ -60,5 +61,4 @@ def doctor(warm: bool) -> None:
         began = time.perf_counter()
         warm_up()
         rows.append(("compiled in", f"{time.perf_counter() - began:.1f} s"))
-    for name, value in rows:
-        click.echo(f"{name:17} {value}")
+    listing(rows)

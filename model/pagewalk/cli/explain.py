@@ -26,8 +26,7 @@ def explain(trace: str, access: int, machine: str, mapping: str, fetches: bool) 
     console.print(
         f"access {found.position:,} (record {found.record:,}): a {found.kind} of {found.address:#x} on CPU "
         f"{found.cpu}, in {found.region}, mapped by a leaf of {found.leaf_bytes >> 10:,} KiB; "
-        f"machine {described.id}, mapping {mapping}",
-        soft_wrap=True,
+        f"machine {described.id}, mapping {mapping}"
     )
     table = Table(box=None, pad_edge=False)
     for name in ("step", "where", "outcome"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pagewalk.cli.listing import listing
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
@@ -126,9 +127,7 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     from pagewalk.study.scenario import packaged, read
 
     if list_:
-        width = max(map(len, packaged()))
-        for name in packaged():
-            click.echo(f"{name:{width}}  {read(name).title}")
+        listing([(name, read(name).title) for name in packaged()])
         return
     chosen = read(scenario)
     folder = out or Path("out") / chosen.name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pagewalk.cli.listing import listing
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
@@ -31,8 +32,7 @@ def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | 
     from pagewalk.study.validation.read import packaged, read
 
     if list_:
-        for name in packaged():
-            click.echo(f"{name:34} {read(name).title}")
+        listing([(name, read(name).title) for name in packaged()])
         return
     if bands and not cases:
         raise BadInput("--bands", "takes some seconds to minutes a case", "name the cases")

@@ -1,0 +1,51 @@
+"""What a newcomer types first, at every width: help, slips, lists."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pagewalk.cli import listing
+
+SHELL = [sys.executable, "-c", "from pagewalk.cli import main; main()"]
+
+
+def run(*words):
+    done = subprocess.run([*SHELL, *words], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_nothing_typed_is_a_question_for_help():
+    assert run() == run("--help")
+    assert run()[0] == 0
+    assert run()[1].startswith("Usage: pagewalk [OPTIONS] [COMMAND]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nonsense"], "pagewalk: No such command 'nonsense'; see pagewalk --help"),
+        (["replay"], "pagewalk: Missing argument 'TRACE'; see pagewalk replay --help"),
+        (["trace"], "pagewalk: Missing command; see pagewalk trace --help"),
+        (["trace", "convert"], "pagewalk: Missing argument 'IN'; see pagewalk trace convert --help"),
+    ],
+)
+def test_a_slip_is_one_line_that_says_whose_help_to_read(words, said):
+    assert run(*words) == (2, "", f"{said}\n")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_a_list_is_as_wide_as_the_terminal(columns, capsys, monkeypatch):
+    rows = [("short", "a word " * 30), ("a-much-longer-name", "one")]
+    monkeypatch.setattr(listing.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    listing.listing(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= max(columns, len("a-much-longer-name  ") + listing.NARROWEST) for line in lines)
+    assert [line for line in lines if not line.startswith(" ")] == [lines[0], lines[-1]]
+    assert " ".join(line[20:] for line in lines[:-1]).split() == ("a word " * 30).split()
+
+
+def test_a_list_in_a_pipe_has_a_line_for_each_name(capsys):
+    listing.listing([("short", "a word " * 30), ("long", "b " * 100)])
+    assert len(capsys.readouterr().out.splitlines()) == 2
