@@ -95,7 +95,8 @@ def plan(
         from pagewalk.replay.result import read
 
         result = read(recorded)
-    one = plans.plan(snapshot, accesses_per_second=rate, recorded=result)
+    with progress("replaying large areas", None) as advance:
+        one = plans.plan(snapshot, accesses_per_second=rate, recorded=result, progress=advance)
     _write(json_file, plans.encode(one), out, lambda: pages.plan_page(one))
     if json_file != "-":
         show(one)

@@ -4,6 +4,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+COUNTED = 1e4
+"""Of something a second, above which it is records, whose rate tells; cases and machines are fewer."""
+
 
 @contextmanager
 def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None] | None]:
@@ -30,6 +33,6 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None] | 
         def advance(amount: int) -> None:
             bars.update(task, advance=amount)
             speed = bars.tasks[0].speed
-            bars.update(task, rate=f"{speed / 1e6:.1f} M/s" if speed else "")
+            bars.update(task, rate=f"{speed / 1e6:.1f} M/s" if speed and speed > COUNTED else "")
 
         yield advance

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.replay.result import Result, read
@@ -110,11 +111,14 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     if not (named or beside.sweeps or beside.curves):
         raise BadInput(results[0], "nothing but validations", "name a result too: pagewalk report RESULT...")
     target = out or Path("report.html")
-    content = page(named, beside)
     folder = target.with_name(f"{target.stem}-figures")
-    for number, one in enumerate(named, 1):
-        inside = folder if len(named) == 1 else folder / str(number)
-        save_all(one.result, inside)
-        save_life(one.result, inside)
+    with progress("drawing", 1 + len(named)) as advance:
+        content = page(named, beside)
+        for number, one in enumerate(named, 1):
+            if advance:
+                advance(1)
+            inside = folder if len(named) == 1 else folder / str(number)
+            save_all(one.result, inside)
+            save_life(one.result, inside)
     write_whole(target, content.encode())
     click.echo(f"{target}, and its figures in {folder}/" if named else f"{target}")

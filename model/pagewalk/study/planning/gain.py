@@ -5,7 +5,7 @@ probed at random gains about that; one that is read in order, far less; where ot
 areas gain too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 from msgspec import Struct
@@ -72,8 +72,13 @@ def enlarged(size: int, larger: int, processor: str, accesses_per_second: float)
     )
 
 
-def random_access(sizes: Iterable[int], processor: str, accesses_per_second: float) -> dict[int, Gain]:
-    """Gains of areas of these sizes in bytes, accessed at random at that rate."""
+def random_access(
+    sizes: Iterable[int],
+    processor: str,
+    accesses_per_second: float,
+    progress: Callable[[int], None] | None = None,
+) -> dict[int, Gain]:
+    """Gains of areas of these sizes in bytes, accessed at random at that rate; `progress(1)` after each."""
     clock_hz = load(processor).clock_ghz * 1e9
     gains = {}
     for size in sorted(set(sizes)):
@@ -86,6 +91,8 @@ def random_access(sizes: Iterable[int], processor: str, accesses_per_second: flo
             cpu_share=round(share, 6),
             basis="random",
         )
+        if progress is not None:
+            progress(1)
     return gains
 
 

@@ -1,5 +1,6 @@
 """The plan of one machine: what its files say, worked out, and what to do about it."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -107,6 +108,7 @@ def plan(
     *,
     accesses_per_second: float = ACCESSES_PER_SECOND,
     recorded: Result | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Plan:
     """Work out what a machine could map huge, what it saves and costs, and what to do.
 
@@ -117,6 +119,8 @@ def plan(
         Assumed for each caller that the recording does not name.
     recorded : Result, optional
         A replay of what ran on such a machine, under ``base`` and ``pmd``.
+    progress : callable, optional
+        Called with 1 after each size of area that was replayed.
 
     Raises
     ------
@@ -129,7 +133,9 @@ def plan(
     measured = recorded_access(recorded) if recorded else {}
     open_ = [one for one in callers if one.standing != "never"]
     guessed = [one for one in open_ if one.caller not in measured][:REPLAYED]
-    by_size = random_access((one.largest for one in guessed), snapshot.processor, accesses_per_second)
+    by_size = random_access(
+        (one.largest for one in guessed), snapshot.processor, accesses_per_second, progress
+    )
     gains = {one.caller: by_size[one.largest] for one in reversed(guessed)}
     gains |= {one.caller: measured[one.caller] for one in open_ if one.caller in measured}
     tables, direct_map, blocks = plan_tables(snapshot), plan_direct_map(snapshot), plan_blocks(snapshot)
