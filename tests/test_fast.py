@@ -3,8 +3,8 @@
 import msgspec
 import numpy as np
 import pytest
-import strategies
 
+import strategies
 from pagewalk.hardware.load import load, names
 from pagewalk.hardware.machine import Cache, Machine, Memory, Psc, Tlb, Walker
 from pagewalk.linux.mapping import map_trace
@@ -18,6 +18,10 @@ KINDS = ["load", "store", "fetch"]
 
 def both(trace, mapping, machine, **more):
     """Replay on either path; return what must be equal, positions of misses included."""
+    counted = [
+        msgspec.to_builtins(replay(trace, mapping, machine, chunk=chunk, **more)) | {"seconds": 0}
+        for chunk in (1 << 20, 777, 100)
+    ]
     found = []
     for fast, chunk in ((True, 1 << 20), (True, 777), (False, 5000)):
         at = [], []
@@ -26,10 +30,11 @@ def both(trace, mapping, machine, **more):
             at[0].extend(l1.tolist())
             at[1].extend(stlb.tolist())
 
-        counted = replay(trace, mapping, machine, fast=fast, chunk=chunk, on_misses=keep, **more)
-        found.append((msgspec.to_builtins(counted) | {"seconds": 0}, *at))
+        one = replay(trace, mapping, machine, fast=fast, chunk=chunk, on_misses=keep, **more)
+        found.append((msgspec.to_builtins(one) | {"seconds": 0}, *at))
     assert found[0] == found[1]
     assert found[0] == found[2]
+    assert counted == [found[0][0]] * 3
     return found[0][0]
 
 
@@ -158,6 +163,25 @@ def test_levels_whose_entries_cover_different_ranges(l1, stlb, leaf):
     mapped = strategies.mapping(pages.tolist(), shift, contiguous=[contiguous] * len(pages))
     assert taken(trace, mapped, machine, True) == ((l1, stlb, leaf) not in NEITHER)
     assert both(trace, mapped, machine, fetches=True)["counts"]["walks"] > 0
+
+
+@pytest.mark.parametrize("regions", [1, 3])
+@pytest.mark.parametrize("accesses", [0, 1, 63, 199, 200, 201, 60_000, 1_050_000])
+def test_windows_of_any_length(accesses, regions):
+    """Pages counted as one and apart; fewer records than windows; windows longer than a piece or a chunk."""
+    rng = np.random.default_rng(accesses)
+    pages = np.arange(0xFFFFC90000000, 0xFFFFC90000000 + 700)
+    order = (700 * rng.random(accesses) ** 2).astype(np.uint32)
+    mapped = strategies.mapping(pages.tolist(), regions=regions)
+    few = plain(
+        [Tlb(name="L1", level=1, entries=16, ways=4)],
+        [Tlb(name="STLB", level=2, entries=48, ways=12)],
+        [Psc(name="PDE", level=2, entries=4)],
+        memory=Memory(latency_cycles=90),
+    )
+    trace = from_pages("any", pages.astype(np.uint64), order)
+    counted = both(trace, mapped, few)
+    assert counted["counts"]["accesses"] == accesses
 
 
 def test_it_is_taken_where_it_applies_and_nowhere_else():

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,7 +85,7 @@ def replay(
     fetches = has_itlb(machine) if fetches is None else fetches
     run = Run(trace, mapping, machine, fetches, cache_mode, chunk, fast)
     translated = time.perf_counter()
-    run.chunk(Chunk(0, np.zeros(0, np.uint32), np.zeros(0, np.uint16)), None)
+    run.take(Chunk(0, np.zeros(0, np.uint32), np.zeros(0, np.uint16)), on_misses)
     compiled = time.perf_counter()
     run.through(progress, on_misses)
     done = time.perf_counter()
@@ -125,7 +126,8 @@ class Run:
         self.tables = translate(mapping, machine, trace.spaces, recorded)
         self.state = power_on(machine, self.tables, mapping.geometry.levels, trace.cpus)
         per_window = per_window or window_of(trace.accesses)
-        self.size = max(1, min(size, trace.accesses, per_window))
+        self.stretch = max(1, min(size, trace.accesses))
+        self.size = min(self.stretch, per_window)
         self.kinds_differ = fetches or _kinds_differ(self.tables)
         kinds = 3 if fetches else 2 if self.kinds_differ else 1
         levels, regions = mapping.geometry.levels, len(mapping.regions)
@@ -146,11 +148,13 @@ class Run:
     def through(self, progress: Callable[[int], None] | None, on_misses: Misses | None) -> None:
         """Replay the whole trace."""
         tally = self.tally
-        for piece in self.pieces(*(["offset"] if self.full else [])):
+        whole = self.path.uniform and on_misses is None
+        pieces: Iterator[Chunk | np.void] = self.pieces(*(["offset"] if self.full else []))
+        for piece in self.trace.chunks("flags", size=self.stretch) if whole else pieces:
             if isinstance(piece, np.void):
                 self.happen(piece)
                 continue
-            self.chunk(piece, on_misses)
+            self.take(piece, on_misses)
             if progress is not None:
                 progress(piece.start + len(piece.page))
         window = self.machine.walker.window_accesses
@@ -187,8 +191,15 @@ class Run:
                     next_event += 1
         yield from events[next_event:]
 
+    def take(self, chunk: Chunk, on_misses: Misses | None) -> None:
+        """Replay a chunk: of any windows if the path can and nobody asks for the misses, else of one."""
+        if on_misses is None and isinstance(self.path, FastPath) and self.path.uniform:
+            self.path.windows(chunk)
+        else:
+            self.chunk(chunk, on_misses)
+
     def chunk(self, chunk: Chunk, on_misses: Misses | None) -> None:
-        """Replay one chunk."""
+        """Replay one chunk, of one window."""
         tally = self.tally
         flags = ABSENT if chunk.flags is None else plain(chunk.flags, np.uint8)
         accesses, fetches, l1_at, stlb_at, cycles = self.path.levels(
@@ -274,7 +285,6 @@ def warm_up() -> None:
     mapping = map_trace(trace.pages, None, "base")
     for mode in ("walks-only", "full"):
         replay(trace, mapping, machine, cache_mode=mode)
-    plain_machine = Machine(
-        schema="pagewalk.machine/1", name="plain", tlb=tlb, memory=Memory(latency_cycles=100)
-    )
-    replay(trace, mapping, plain_machine)
+    cached = msgspec.structs.replace(machine, guest=None)
+    for plain_machine in (cached, msgspec.structs.replace(cached, cache=[])):
+        replay(trace, mapping, plain_machine)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
+from pagewalk.replay.general import ABSENT, plain
 from pagewalk.replay.names import first_of, follows, name_units
 from pagewalk.replay.state import MAX_READS, WALKS_AT_ONCE
 from pagewalk.replay.tables import LevelTable, Tables
@@ -143,11 +144,14 @@ class FastPath:
 
     def __init__(self, run: Run, fast: Fast) -> None:
         self.run, self.fast = run, fast
-        self.numbered = np.empty(run.size + 1, np.uint32)
+        self.numbered = np.empty(run.size, np.uint32)
+        self.l1 = 0
+        self.uniform = not run.machine.cache and not run.machine.walker.window_accesses
+        """Every walk reference costs the same, and the program waits for each walk: `windows` will do."""
 
     def levels(self, chunk: Chunk, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> Found:
         """Send a chunk through vector rows, block by block."""
-        from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, count_walks, touch
+        from pagewalk.kernels.count import by_kind, count_misses, count_walks, touch
         from pagewalk.kernels.lru.rows import lru_levels
 
         run, fast = self.run, self.fast
@@ -159,26 +163,52 @@ class FastPath:
         l1_at, stlb_at, found = fast.misses.l1_at[:l1], fast.misses.at[:stlb], fast.misses.found[:stlb]
         tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
         run.count_l1(l1, int(np.count_nonzero(page[l1_at] >= 2 * pages)) if run.fetches else 0)
-        alike = len(fast.walks_of) < len(fast.place)
-        if alike:
-            tally.touched[0] += len(page)
-            tally.by_page[0, 0] += l1
-        else:
-            touch(page, tally.touched)
-            count_misses(page, l1_at, tally.by_page)
-        if run.machine.cache or run.machine.walker.window_accesses:
-            cycles, refs = self._walks(page[stlb_at], found)
-            count_walks(page, stlb_at, refs, cycles, tally.by_page)
-            return len(page), fetches, l1_at, stlb_at, run.wait(stlb_at, cycles)
-        if alike:
-            walks = [np.count_nonzero(found == cache) for cache in range(len(fast.top_of))]
-            fast.walks_of[0] += walks
-            reads = int((fast.top_of - fast.leaf_level[0]) @ walks)
-        else:
-            reads = count_uniform_walks(page, stlb_at, found, fast.top_of, fast.leaf_level, fast.walks_of)
-        spent = stlb * run.machine.walker.start_cycles + reads * run.machine.memory.latency_cycles
-        run.clock[0] += spent
-        return len(page), fetches, l1_at, stlb_at, spent
+        touch(page, tally.touched)
+        count_misses(page, l1_at, tally.by_page)
+        cycles, refs = self._walks(page[stlb_at], found)
+        count_walks(page, stlb_at, refs, cycles, tally.by_page)
+        return len(page), fetches, l1_at, stlb_at, run.wait(stlb_at, cycles)
+
+    def windows(self, chunk: Chunk) -> None:
+        """Send a chunk of any number of windows through vector rows, and count."""
+        from pagewalk.kernels.lru.windows import lru_windows
+
+        run, fast = self.run, self.fast
+        tally, walker = run.tally, run.machine.walker
+        first, end = chunk.start // tally.per_window, chunk.start + len(chunk.page)
+        ends = (
+            np.arange(chunk.start - chunk.start % tally.per_window, end, tally.per_window) + tally.per_window
+        )
+        counted = np.zeros((3, len(ends)), np.int64)
+        accesses, fetches = lru_windows(
+            plain(chunk.page, np.uint32),
+            ABSENT if chunk.flags is None else plain(chunk.flags, np.uint8),
+            len(run.mapping.page),
+            run.fetches,
+            run.kinds_differ,
+            np.minimum(ends, end) - chunk.start,
+            fast.place,
+            fast.l1,
+            fast.stlb,
+            fast.psc,
+            fast.last,
+            fast.misses,
+            self.numbered,
+            fast.top_of,
+            fast.leaf_level,
+            fast.walks_of,
+            tally.by_page,
+            tally.touched,
+            counted,
+        )
+        l1, stlb = counted[:2].sum(axis=1).tolist()
+        tally.accesses += accesses
+        tally.fetches += fetches
+        tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
+        self.l1 += l1
+        counted[2] = counted[1] * walker.start_cycles + counted[2] * run.machine.memory.latency_cycles
+        run.clock[0] += counted[2].sum()
+        tally.window[:, first : first + len(ends)] += counted
 
     def _walks(
         self, page: NDArray[np.uint32], found: NDArray[np.int8]
@@ -230,8 +260,10 @@ class FastPath:
         return cycles, refs
 
     def finish(self) -> None:
-        """Add to the tally what follows from the walks of each place when every reference costs the same."""
+        """Add to the tally what follows from what `windows` counted for each place."""
         fast, tally, machine = self.fast, self.run.tally, self.run.machine
+        of_fetches = tally.by_page[2 * len(self.run.mapping.page) :, 0].sum() if self.l1 else 0
+        self.run.count_l1(self.l1, int(of_fetches))
         latency, start = machine.memory.latency_cycles, machine.walker.start_cycles
         walks = fast.walks_of
         leaf_level = fast.leaf_level[: len(walks), None]

@@ -31,6 +31,9 @@ class Stream(NamedTuple):
 class General:
     """The general path of one run, and the room it needs for a chunk."""
 
+    uniform = False
+    """As of `pagewalk.replay.fast.FastPath`."""
+
     def __init__(self, run: Run) -> None:
         self.run = run
         room = (run.size + 1,)

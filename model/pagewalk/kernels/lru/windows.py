@@ -1,0 +1,102 @@
+"""Chunks of any number of windows in one call, for machines whose walk references all cost the same.
+
+The windows of the time series are counted inside: Python is entered once a chunk, not once a window.
+"""
+
+from pagewalk.kernels._jit import inline, jit
+from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, touch
+from pagewalk.kernels.lru.rows import BLOCK, lru_levels
+
+PIECE = 4 * BLOCK
+"""Accesses whose misses are held before they are counted; they fit the second-level data cache. Ours."""
+
+
+@inline
+def _of_one_page(found, top_of, leaf_level, walks_of):
+    """As `count_uniform_walks`, where all pages are counted as one: by vectors."""
+    refs, left = 0, len(found)
+    for cache in range(len(top_of)):
+        walks = 0
+        if cache < len(top_of) - 1:
+            for w in range(len(found)):
+                walks += found[w] == cache
+            left -= walks
+        else:
+            walks = left
+        walks_of[0, cache] += walks
+        refs += walks * (top_of[cache] - leaf_level[0])
+    return refs
+
+
+@jit
+def lru_windows(
+    page,
+    flags,
+    pages,
+    fetches,
+    kinds,
+    ends,
+    place,
+    l1,
+    stlb,
+    psc,
+    last,
+    misses,
+    numbered,
+    top_of,
+    leaf_level,
+    walks_of,
+    by_page,
+    touched,
+    window,
+):
+    """Send a chunk through L1, STLB and paging-structure caches, window by window, and count.
+
+    Parameters
+    ----------
+    page, flags, pages, fetches, kinds
+        As of `pagewalk.kernels.count.by_kind`; no flags: all are loads.
+    ends : ndarray of int64, shape (windows,)
+        Where in the chunk each window ends.
+    place, l1, stlb, psc, last, misses
+        As of `lru_levels`; `misses` has room for the pieces in which the chunk is taken.
+    numbered : ndarray of uint32
+        Room for one piece.
+    top_of, leaf_level, walks_of
+        As of `count_uniform_walks`; one row of `walks_of`: all pages are counted as one.
+    by_page, touched : ndarray of int64
+        As `count_misses` and `touch` fill them.
+    window : ndarray of int64, shape (3, windows)
+        L1 misses, STLB misses and walk references of each window are added.
+
+    Returns
+    -------
+    accesses, fetched : int
+    """
+    accesses = fetched = start = 0
+    piece = min(PIECE, len(numbered))
+    for w in range(len(ends)):
+        while start < ends[w]:
+            end = min(start + piece, ends[w])
+            part = page[start:end]
+            if len(flags) > 0:
+                n, more = by_kind(part, flags[start:end], pages, fetches, kinds, numbered)
+                fetched += more
+                part = numbered[:n]
+            n1, n2 = lru_levels(part, place, l1, stlb, psc, last, misses)
+            if len(walks_of) < len(place):
+                touched[0] += len(part)
+                by_page[0, 0] += n1
+                refs = _of_one_page(misses.found[:n2], top_of, leaf_level, walks_of)
+            else:
+                touch(part, touched)
+                count_misses(part, misses.l1_at[:n1], by_page)
+                refs = count_uniform_walks(
+                    part, misses.at[:n2], misses.found[:n2], top_of, leaf_level, walks_of
+                )
+            window[0, w] += n1
+            window[1, w] += n2
+            window[2, w] += refs
+            accesses += len(part)
+            start = end
+    return accesses, fetched
