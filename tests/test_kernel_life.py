@@ -76,7 +76,7 @@ def test_no_figure_is_cut_on_a_narrow_terminal():
     everything = {key.replace("-", "_"): 99_999 for key in COUNTS}
     text = shown(result(life("a kernel", (0, 1 << 20), **everything)), 50)
     assert "…" not in text
-    assert text.count("99,999") == 2 + 7 + 1, "the message, seven columns, and the failure below"
+    assert text.count("99,999") == 3 + 7 + 1, "the message, seven columns, and the failure below"
     assert "199,998" in text, "frames freed read-only and absent"
 
 
@@ -105,6 +105,10 @@ def test_nothing_is_said_or_drawn_where_nothing_happened(tmp_path):
             "every kernel splits 1 leaf; every kernel flushes the whole TLB 2 times",
         ),
         ((life("a", flush_all=1),), "a flushes the whole TLB once"),
+        (
+            (life("fresh"), life("aged", huge_fallbacks=10), life("old", huge_fallbacks=11)),
+            "old falls back to base pages 11 times, fresh none",
+        ),
         ((life("a"),), "no leaf is split, and the whole TLB is never flushed"),
     ],
 )
@@ -117,6 +121,14 @@ def test_lines_of_one_course_share_a_name():
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert texts == [["range", "7.3, v8"]] * 3
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 2]
+
+
+def test_only_what_moves_is_drawn_in_whole_numbers():
+    figure = along_events(result(life("a", flush_all=1), life("b")))
+    (axes,) = figure.axes
+    assert axes.get_ylabel().startswith("full flushes")
+    assert all(tick == int(tick) for tick in axes.get_yticks())
+    assert len(along_events(result(life("a"))).axes) == 1
 
 
 def test_the_same_result_gives_the_same_bytes(tmp_path):

@@ -91,7 +91,8 @@ def by_caller(result: Result, machine: str) -> Figure:
     most = max((max(ends) for ends in rates[:cut]), default=0.0)
     decimals = words.decimals(rate for ends in rates for rate in ends)
     sides = (pair.before,) if pair.alone else (pair.before, pair.after)
-    thick, hues = 0.8 / len(sides), style.hues([replay.mapping for replay in sides])
+    thick = 0.8 / len(sides)
+    hues = style.hues([replay.mapping for replay in by_machine(result)[machine]])
     with style.drawing():
         height = 0.6 + (0.1 + 0.15 * len(sides)) * max(len(rows), 1)
         figure = style.canvas(words.who(pair), _about(result, machine), height)

@@ -93,6 +93,7 @@ def flush_cycles(result: Result) -> list[int]:
 
 MESSAGES = (
     (WRONG, "free", "frees", "1 frame with a wrong direct map", "{:,} frames with a wrong direct map"),
+    (("huge_fallbacks",), "fall back to base pages", "falls back to base pages", "once", "{:,} times"),
     (("split",), "split", "splits", "1 leaf", "{:,} leaves"),
     (("flush-all",), "flush the whole TLB", "flushes the whole TLB", "once", "{:,} times"),
 )
@@ -129,7 +130,8 @@ def along_events(result: Result) -> Figure:
         ("full flushes\nso far", [[*life.counts["flush-all"]] for life in lives]),
         ("failures\nso far", [[*life.counts["failure"]] for life in lives]),
     ]
-    panels = [panel for panel in every if any(max(series) for series in panel[1])]
+    moving = [panel for panel in every if any(max(series) > min(series) for series in panel[1])]
+    panels = moving or every[:1]
     about = f"{result.trace.name}; modelled by pagewalk {result.provenance.pagewalk}"
     with style.drawing():
         figure = style.canvas(message(lives), about, 0.4 + 1.7 * len(panels))
@@ -145,6 +147,8 @@ def along_events(result: Result) -> Figure:
 
 def _lines(axes: Axes, lives: Sequence[KernelLife], series: Sequence[Sequence[float]]) -> None:
     """A line for each different course; kernels that share one share its name at the right end."""
+    from matplotlib.ticker import MaxNLocator
+
     shared: dict[tuple[float, ...], list[KernelLife]] = {}
     for life, values in zip(lives, series, strict=True):
         shared.setdefault(tuple(values), []).append(life)
@@ -160,6 +164,7 @@ def _lines(axes: Axes, lives: Sequence[KernelLife], series: Sequence[Sequence[fl
         axes.text(1.008, height, words.shorten(names, 30), transform=axes.transAxes, color=colour,
                   va="center", size=8)  # fmt: skip
     axes.set_ylim(0, 1.05 * top)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter("{x:,.10g}")
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.grid(axis="y", color=style.RULE, linewidth=0.6)

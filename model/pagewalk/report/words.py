@@ -119,7 +119,7 @@ def subject(pair: Comparison) -> tuple[str, str]:
     known = _NAMES.get(pair.after.mapping)
     if known:
         return _capital(known), ""
-    return f"{_capital(pair.after.mapping)} instead of {pair.before.mapping}", "s"
+    return f"{pair.after.mapping} instead of {pair.before.mapping}", "s"
 
 
 def _waiting(comparison: Comparison, headline: Measure, ending: str) -> str:
@@ -232,8 +232,10 @@ def when(pair: Comparison) -> str:
     for count, word in ((fewer, "fewer"), (more, "more")):
         if count == len(old):
             return f"{who} cost{ending} {word} walk cycles all along the trace"
-    some = f"{who} cost{ending} fewer walk cycles in {fewer} of {len(old)} windows of the trace"
-    return f"{some}, more in {more or 'none'}"
+    counts = sorted(((fewer, "fewer"), (more, "more")), key=lambda pair: -pair[0])
+    (often, most), (seldom, least) = counts
+    some = f"{who} cost{ending} {most} walk cycles in {often} of {len(old)} windows of the trace"
+    return f"{some}, {least} in {seldom or 'none'}"
 
 
 def where(replays: Sequence[Replay]) -> str:
