@@ -133,7 +133,9 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
 
 
 def number(value: float) -> str:
-    """Whole numbers as they are, others with four digits."""
+    """Whole numbers as they are, others with four digits; from ten million on in powers of ten."""
+    if abs(value) >= 1e7:
+        return f"{value:.3e}".replace("e+", "e")
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:.4g}"
 
 

@@ -21,7 +21,8 @@ FRAMES = 1 << 18
 
 LINE_BYTES = 64
 LEAST_MEASURED = 4096
-"""Accesses of a chase that are measured at least, and that warm up before; both are whole rounds. Ours."""
+"""Accesses of a chase that are measured at least, and that warm up before. Both are whole rounds over all
+nodes, each by one of the chains; up to less than a step more where chains do not divide them. Ours."""
 
 MOST_MEASURED = 1 << 17
 """Accesses of a chase that are measured at most, of a round that is longer: its nodes are in random order, so
@@ -64,10 +65,11 @@ def chase(pattern: Chase, geometry: Geometry, seed: int = 1) -> Program:
         address += (words[: pattern.pages] >> np.uint64(11)) % np.uint64(lines) * np.uint64(LINE_BYTES)
     order = np.argsort(words[pattern.pages :], kind="stable")
     begins = np.arange(pattern.chains) * pattern.pages // pattern.chains
-    round_ = order[(np.arange(pattern.pages)[:, None] + begins) % pattern.pages].ravel()
-    rounds = -(-LEAST_MEASURED // len(round_))
-    warm = rounds * len(round_)
-    return _encoded(address, np.tile(round_, 2 * rounds)[: warm + min(warm, MOST_MEASURED)], warm)
+    rounds = -(-LEAST_MEASURED // pattern.pages)
+    steps = -(-rounds * pattern.pages // pattern.chains)
+    warm = steps * pattern.chains
+    each = order[(np.arange(2 * steps)[:, None] + begins) % pattern.pages].ravel()
+    return _encoded(address, each[: warm + min(warm, MOST_MEASURED)], warm)
 
 
 def updates(pattern: Updates, warm: int, measured: int, seed: int = 1) -> Program:
