@@ -9,7 +9,8 @@ from pagewalk.report.tables import text
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_tables_shown_are_those_of_the_model():
+def test_the_tables_shown_are_those_of_the_model(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
     spec = importlib.util.spec_from_file_location("figures_tool", ROOT / "tools" / "figures.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
