@@ -39,7 +39,7 @@ def sample(
     from pagewalk.hardware.load import load
     from pagewalk.report.sampling import show
     from pagewalk.study.replays import subject
-    from pagewalk.study.sampling import sampled
+    from pagewalk.study.sampling.answer import sampled
 
     loaded = [load(name) for name in machines or ("intel-skylake-sp",)]
     opened = subject(trace)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pagewalk.report import words
-from pagewalk.study.sampling import Estimate, Sampled
+from pagewalk.study.sampling.answer import Sampled
+from pagewalk.study.sampling.estimate import Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
