@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from pagewalk.errors import BadInput
-from pagewalk.linux.geometry import geometry
+from pagewalk.linux.geometry import GEOMETRIES, geometry
 from pagewalk.linux.layout import read_layout
 from pagewalk.linux.mapping import map_trace
 from pagewalk.linux.observe.events import Alloc, Free, Purge, read_events
 from pagewalk.linux.observe.events import to_layout as layout_of_events
 from pagewalk.linux.observe.layouts import read_observed_layout
 from pagewalk.linux.observe.vmallocinfo import is_huge, read_vmallocinfo, to_layout
+from pagewalk.linux.observe.which import geometry_of
 from pagewalk.linux.rules.releases import release
 
 DATA = Path(__file__).parent / "data" / "kernel"
@@ -255,19 +256,69 @@ def test_events_that_leave_nothing(tmp_path):
 
 
 def test_a_layout_from_any_file():
-    of_events = read_observed_layout(EVENTS, X86, release("6.18"))
+    of_events = read_observed_layout(EVENTS, None)
     assert of_events.areas == layout_of_events(read_events(EVENTS), X86, "sample").areas
-    of_tables = read_observed_layout(DATA / "page_tables-x86.txt", X86, release("6.18"))
+    of_tables = read_observed_layout(DATA / "page_tables-x86.txt", None)
     assert (len(of_tables.areas), len(of_tables.runs)) == (0, 12)
 
 
 def test_a_layout_from_vmallocinfo(tmp_path):
     line = "0xffffc90000000000-0xffffc90000005000   20480 f+0x1/0x2 pages=4 vmalloc N0=4\n"
-    assert len(read_observed_layout(saved(tmp_path, line), X86, release("6.18")).areas) == 1
+    assert len(read_observed_layout(saved(tmp_path, line), release("6.18")).areas) == 1
     with pytest.raises(BadInput, match="hashed"):
-        read_observed_layout(SAMPLE, X86, release("6.18"))
+        read_observed_layout(SAMPLE, release("6.18"))
+
+
+def test_a_vmallocinfo_needs_the_release(tmp_path):
+    line = "0xffffc90000000000-0xffffc90000005000   20480 f+0x1/0x2 pages=4 vmalloc N0=4\n"
+    with pytest.raises(BadInput, match="--kernel"):
+        read_observed_layout(saved(tmp_path, line), None)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_addresses_tell_the_page_tables(tmp_path, name):
+    """Areas at the start of vmalloc, as that kernel would place them: a page, its guard, and a leaf."""
+    is_, page = GEOMETRIES[name], 1 << GEOMETRIES[name].base_shift
+    text = ""
+    for start, size in ((is_.vmalloc_start, 2 * page), (is_.vmalloc_start + 2 * page, 3 * page)):
+        text += f"0x{start:016x}-0x{start + size:016x} {size:7d} f+0x1/0x2 pages=1 vmalloc\n"
+    found = geometry_of(saved(tmp_path, text))
+    assert (found.vmalloc_start, found.base_shift) == (is_.vmalloc_start, is_.base_shift)
+    assert found.leaves == is_.leaves
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (EVENTS, "x86-64"),
+        (SAMPLE, "x86-64"),
+        (DATA / "page_tables-x86.txt", "x86-64"),
+        (DATA / "page_tables-arm64.txt", "arm64-4k"),
+        (DATA / "page_tables-powerpc64.txt", "powerpc64-radix-64k"),
+        (DATA / "meminfo-6.18-x86_64.txt", "x86-64"),
+    ],
+)
+def test_whose_page_tables_the_samples_are_of(file, name):
+    assert geometry_of(file).name == name
+
+
+def test_events_of_another_architecture(tmp_path):
+    """trace-cmd pads the name of an event."""
+    start, size = GEOMETRIES["powerpc64-radix-64k"].vmalloc_start, 128 << 10
+    line = f"bash-1 [000] 10.01: alloc_vmap_area:      va_start: {start} size={size} align=1 vstart=0x0 failed=0\n"
+    layout = read_observed_layout(saved(tmp_path, line), None)
+    assert (layout.geometry.name, layout.areas[0].size_bytes) == ("powerpc64-radix-64k", size)
+
+
+def test_a_randomised_base_stays_x86(tmp_path):
+    """KASLR moves the base by whole GiB, and percpu chunks lie at the end of the space (reference 3.5)."""
+    text = "".join(
+        f"0x{start:016x}-0x{start + 8192:016x}    8192 f+0x1/0x2 pages=1 vmalloc\n"
+        for start in (0xFFFF_D123_4000_0000, 0xFFFF_F122_FFC0_0000, 0xFFFF_FFFF_C000_0000)
+    )
+    assert geometry_of(saved(tmp_path, text)).name == "x86-64"
 
 
 def test_a_file_that_is_no_layout():
     with pytest.raises(BadInput, match="neither"):
-        read_observed_layout(DATA / "meminfo-6.18-x86_64.txt", X86, release("6.18"))
+        read_observed_layout(DATA / "meminfo-6.18-x86_64.txt", None)

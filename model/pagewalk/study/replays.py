@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from pagewalk.linux.observe.layouts import read_observed_layout
 from pagewalk.linux.rules.releases import release
 from pagewalk.replay.engine import replay
 from pagewalk.replay.result import Provenance, Replay, Result, TraceFacts
+from pagewalk.replay.together.cpus import by_cpu, merged
 from pagewalk.trace.instructions import instructions
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.trace import Trace
@@ -57,7 +58,7 @@ def subject(path: str | Path, layout_file: Path | None = None, kernel: str = "")
     ----------
     path : str or Path
     layout_file : Path, optional
-        A ``/proc/vmallocinfo``, vmalloc trace events or a page-table dump of the traced kernel (x86-64).
+        A ``/proc/vmallocinfo``, vmalloc trace events or a page-table dump of the traced kernel.
     kernel : str
         Its release; the one that the trace names unless given.
 
@@ -71,8 +72,8 @@ def subject(path: str | Path, layout_file: Path | None = None, kernel: str = "")
     folder = trace.origin
     layout = read_layout(folder) if folder is not None and folder.is_dir() else None
     if layout_file is not None:
-        named = release(kernel or str((trace.about or {}).get("kernel", "")))
-        layout = read_observed_layout(layout_file, geometry("x86-64"), named)
+        named = kernel or str((trace.about or {}).get("kernel", ""))
+        layout = read_observed_layout(layout_file, release(named) if named else None)
     return Subject(trace, layout, round(time.perf_counter() - began, 6))
 
 
@@ -88,6 +89,8 @@ def replays(
 ) -> list[Replay]:
     """Replay every mapping on every machine, as many at once as there are CPUs.
 
+    A trace of several CPUs is replayed in parts, where that is exact.
+
     Parameters
     ----------
     subject : Subject
@@ -102,20 +105,20 @@ def replays(
     """
     lock = Lock()
 
-    def one(cell: tuple[Machine, Mapping]) -> Replay:
-        machine, mapping = cell
+    def one(trace: Trace, parts: int, machine: Machine, mapping: Mapping) -> Replay:
         done = 0
 
         def advance(records: int) -> None:
             nonlocal done
             if progress is not None:
                 with lock:
-                    progress(records - done)
-            done = records
+                    progress(records // parts - done)
+            done = records // parts
 
-        found = replay(
-            subject.trace, mapping, machine, fetches=fetches, cache_mode=cache_mode, progress=advance
-        )
+        return replay(trace, mapping, machine, fetches=fetches, cache_mode=cache_mode, progress=advance)
+
+    def whole(machine: Machine, parts: list[Future[Replay]]) -> Replay:
+        found = merged([part.result() for part in parts])
         return msgspec.structs.replace(
             found,
             seconds={**found.seconds, "open": subject.open_seconds},
@@ -125,10 +128,14 @@ def replays(
     cells = [(machine, subject.mapped(name, machine)) for machine in machines for name in mappings]
     if not cells:
         raise BadInput("replay", "no machine or no mapping", "name at least one of each")
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        running = [pool.submit(one, cell) for cell in cells]
+    threads = threads or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(threads) as pool:
+        running = []
+        for machine, mapping in cells:
+            parts = by_cpu(subject.trace, mapping, machine, threads)
+            running.append([pool.submit(one, part, len(parts), machine, mapping) for part in parts])
         try:
-            return [future.result() for future in running]
+            return [whole(machine, parts) for (machine, _), parts in zip(cells, running, strict=True)]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
