@@ -17,10 +17,13 @@ from pagewalk.hardware.machine import Memory, Psc, Walker
 from pagewalk.kernels.lru import lanes
 from pagewalk.replay.engine import replay
 from pagewalk.replay.tables import translate
+from pagewalk.replay.together import cpus as cpus_module
 from pagewalk.replay.together import together as module
+from pagewalk.replay.together.cpus import by_cpu, merged
 from pagewalk.replay.together.shape import shape
 from pagewalk.replay.together.stacks import Stacks, passes
 from pagewalk.replay.together.together import Counted, together
+from pagewalk.study.replays import Subject, replays
 from pagewalk.trace.trace import FETCH, STORE, from_pages
 from strategies import (
     POLICIES,
@@ -81,6 +84,47 @@ def test_any_machines_are_as_alone(data):
     fetches = data.draw(st.sampled_from([None, False, True]))
     found = together(trace, mapped, grid, cache_mode=mode, fetches=fetches)
     assert found == [alone(trace, mapped, m, cache_mode=mode, fetches=fetches) for m in grid]
+
+
+def bytes_of(found):
+    return msgspec.json.encode(msgspec.structs.replace(found, seconds={}))
+
+
+@settings(REPEATABLE, max_examples=60)
+@given(st.data())
+def test_parts_by_cpu_are_the_whole(data):
+    """To the byte: counts, cycles, regions, the time series, and their order."""
+    cpus = data.draw(st.integers(2, 5))
+    mapped, spaces = data.draw(mappings(with_spaces=data.draw(st.booleans())))
+    trace = data.draw(traces(mapped, spaces, cpus=cpus, with_events=data.draw(st.integers(0, 5)) == 0))
+    hardware = data.draw(machines(cpus=cpus))
+    if data.draw(st.integers(0, 5)):
+        walker = msgspec.structs.replace(hardware.walker, window_accesses=0)
+        own = [msgspec.structs.replace(cache, shared=False) for cache in hardware.cache]
+        hardware = msgspec.structs.replace(hardware, walker=walker, cache=own)
+    mode = data.draw(st.sampled_from(["walks-only", "full"]))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cpus_module, "FEW", data.draw(st.sampled_from([1, 8])))
+        parts = by_cpu(trace, mapped, hardware, 2)
+    quiet = trace.events is None or not len(trace.events)
+    alone = not quiet or hardware.walker.window_accesses or any(c.shared for c in hardware.cache)
+    assert (len(parts) == 1) == bool(alone or trace.cpus == 1)
+    found = merged([replay(part, mapped, hardware, cache_mode=mode) for part in parts])
+    assert bytes_of(found) == bytes_of(replay(trace, mapped, hardware, cache_mode=mode))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_number_of_threads(threads):
+    rng = np.random.default_rng(4)
+    cpu, page = rng.integers(0, 3, 30_000).astype(np.uint8), rng.integers(0, 5000, 30_000).astype(np.uint32)
+    trace = from_pages("cpus", VMALLOC + np.arange(5000, dtype=np.uint64), page, cpu=cpu)
+    opened, done = Subject(trace, None, 0.0), []
+    hardware = [load("textbook-setassoc"), load("amd-zen3-milan")]
+    found = replays(opened, hardware, ["base", "pmd"], threads=threads, progress=done.append)
+    for one, (m, name) in zip(found, [(m, name) for m in hardware for name in ("base", "pmd")], strict=True):
+        counted = replay(trace, opened.mapped(name, m), m)
+        assert bytes_of(one) == bytes_of(msgspec.structs.replace(counted, notes=one.notes))
+    assert sum(done) <= 4 * trace.accesses
 
 
 def in_pieces(trace, size):
@@ -176,14 +220,16 @@ def test_progress_counts_every_machine_once():
         assert sum(done) == trace.accesses * len(grid)
 
 
-@numba.njit
-def compiled_step(held, row, ways, key, looking, passed, count, depth):
+def plain_step(held, row, ways, key, looking, passed, count, depth):
     for table in range(len(depth)):
         lanes.ask(looking, table, depth[table])
     return lanes.look_up(held, row, ways, key, looking, passed, count)
 
 
-@pytest.mark.parametrize("step", [compiled_step, compiled_step.py_func], ids=["compiled", "plain"])
+compiled_step = numba.njit(plain_step)
+
+
+@pytest.mark.parametrize("step", [compiled_step, plain_step], ids=["compiled", "plain"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("ways", [1, 3, 4])
 def test_lanes_are_lists(step, dtype, ways):
