@@ -175,6 +175,14 @@ def test_a_table_can_be_made_large_enough_by_its_boot_parameter(tmp_path):
     assert "16 MiB instead of 4" in left.why
 
 
+def test_it_says_how_far_the_processor_is_from_measurements(sample, said, tmp_path):
+    assert "On intel-sapphire-rapids, " in said
+    assert "% in the median" in said
+    area = line(64 * MIB + 4096, "alloc_fdtable")
+    unmeasured = planned(tmp_path, "6.12", processor="amd-zen4-genoa", vmallocinfo=area)
+    assert "No measured case is of amd-zen4-genoa" in " ".join(text(unmeasured).split())
+
+
 def test_no_size_helps_where_tables_are_in_the_direct_map(sample):
     assert not advice(sample, "boot")
     assert not any(table.enough for table in sample.tables)

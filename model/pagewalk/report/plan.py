@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pagewalk.report.sure import of_machine
 from pagewalk.report.words import difference, number, shorten, size
 from pagewalk.study.planning.areas import CallerPlan
 from pagewalk.study.planning.fleet import Fleet
@@ -143,7 +144,7 @@ def _parts(plan: Plan, width: int) -> Iterable[RenderableType]:
         yield ""
         yield _tables(plan)
     yield Text("\n" + "\n".join(facts(plan)))
-    yield Text("\n" + "\n".join(f"- {line}" for line in plan.assumptions), style="dim")
+    yield Text("\n" + "\n".join(f"- {line}" for line in notes(plan)), style="dim")
 
 
 def _recommendations(plan: Plan) -> Table:
@@ -202,6 +203,11 @@ def _tables(plan: Plan) -> Table:
             one.parameter or "-",
         )
     return table
+
+
+def notes(plan: Plan) -> list[str]:
+    """What was assumed, what is not known, and how far the processor is from measurements."""
+    return [*plan.assumptions, of_machine(plan.processor)] if plan.gains else plan.assumptions
 
 
 def facts(plan: Plan) -> list[str]:

@@ -36,6 +36,14 @@ def measured(results: Iterable[Result], more: Sequence[Short] = ()) -> list[str]
     return said
 
 
+def of_machine(machine: str) -> str:
+    """A preset's sentence, from the packaged cases."""
+    found = standing(packaged().cases, machine)
+    if found is None:
+        return f"No measured case is of {machine}: how far its walk cycles are off is unknown."
+    return _said(machine, found)
+
+
 def in_short(result: Result) -> str:
     """The same in one line, from the packaged cases alone."""
     found = _standings([result], ())
