@@ -305,7 +305,7 @@ def test_whose_page_tables_the_samples_are_of(file, name):
 def test_events_of_another_architecture(tmp_path):
     """trace-cmd pads the name of an event."""
     start, size = GEOMETRIES["powerpc64-radix-64k"].vmalloc_start, 128 << 10
-    line = f"bash-1 [000] 10.01: alloc_vmap_area:      va_start: {start} size={size} align=1 vstart=0x0 failed=0\n"
+    line = f"a-1 [000] 10.01: alloc_vmap_area:      va_start: {start} size={size} align=1 vstart=0 failed=0\n"
     layout = read_observed_layout(saved(tmp_path, line), None)
     assert (layout.geometry.name, layout.areas[0].size_bytes) == ("powerpc64-radix-64k", size)
 
