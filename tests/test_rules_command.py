@@ -33,6 +33,15 @@ def test_one_release_shows_its_rules_with_sources_and_no_others():
     assert "whole-size" not in text
 
 
+def test_devices_and_flushes_of_a_release():
+    """Reference 3.3 and 4.7: arm64 flushed 512 pages one by one in 6.1, no more in 7.3."""
+    for version, pages in (("6.1", 512), ("7.3", 511)):
+        words = " ".join(run(version).split())
+        assert f"leaves up to 1 GiB; above {pages} pages a full flush" in words
+        assert "leaves up to 1 GiB; above 33 pages a full flush" in words
+        assert "every flush is a full one" in words
+
+
 def test_json_is_alone_on_standard_output():
     content = json.loads(run("6.12", "--json", "-"))
     assert content["schema"] == "pagewalk.kernels/1"

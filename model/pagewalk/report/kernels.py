@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pagewalk.linux.geometry import GEOMETRIES
+from pagewalk.linux.memory.maps import full_flush_above
 from pagewalk.linux.rules.callers import CALLERS
+from pagewalk.linux.rules.eligibility import Kernel, ioremap_limit
 from pagewalk.linux.rules.hooks import ARCHES
 from pagewalk.linux.rules.releases import BOUNDARIES, NEWEST, RULES, Release, release
 from pagewalk.report.words import size
@@ -136,6 +139,21 @@ def show(of: Release, console: Console | None = None) -> None:
         (_asks(c.since, c.absent, of), f"{c.what}: {c.how}", f"{MARKS[c.mark]}: {c.source}") for c in CALLERS
     ]
     _print("Who asks for huge vmalloc", callers, console)
+    _print("Devices (ioremap) and flushes of kernel addresses", _devices_and_flushes(of), console)
+    console.print("Where the model has each rule, and which test shows it: docs/rules.md")
+
+
+def _devices_and_flushes(of: Release) -> list[tuple[str, str, str]]:
+    """The largest leaf of ioremap, and from how many base pages on a flush is a full one."""
+    names: dict[str, list[str]] = {}
+    for name, arch in ARCHES.items():
+        if name in GEOMETRIES:
+            pages = full_flush_above(GEOMETRIES[name], of, tlb_range=False)
+            flush = f"above {pages:,} pages a full flush" if pages else "every flush is a full one"
+            largest = size(1 << ioremap_limit(Kernel(of, arch)))
+            names.setdefault(f"leaves up to {largest}; {flush}", []).append(name)
+    source = f"{MARKS['src']}: 6.1.176 and 7.3.4, arch/*/include/asm"
+    return [("\n".join(rows), what, source) for what, rows in names.items()]
 
 
 def _print(title: str, rows: list[tuple[str, str, str]], console: Console) -> None:
