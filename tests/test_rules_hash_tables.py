@@ -169,3 +169,16 @@ def test_the_order_in_the_log_was_rounded_down_in_5_13():
     """Reference 5.1: a 5.13-era log used ilog2; the 6.1 log says 9 for 1,572,864 bytes."""
     lines = {n: by_name(boot(n, 62 * GIB, nodes=2))["MPTCP token"].line for n in ("5.13", "6.1")}
     assert ("order: 8, 1572864" in lines["5.13"], "order: 9, 1572864" in lines["6.1"]) == (True, True)
+
+
+def test_futex_and_timer_tables_follow_the_cpus():
+    """Section 5.2: 256 buckets of 64 bytes for each CPU; since 7.3 on each node, vmalloc above 4 MiB."""
+    old = by_name(boot("6.1", 500 * GIB, nodes=2, cpus=300))["futex"]
+    assert (old.entries, old.size_bytes, old.place) == (131_072, 8 * MIB, "vmalloc hugepage")
+    new = by_name(boot("7.3", 500 * GIB, nodes=2, cpus=300))
+    assert (new["futex"].entries, new["futex"].size_bytes, new["futex"].place) == (65_536, 4 * MIB, "linear")
+    assert (new["posixtimers"].entries, new["posixtimers"].size_bytes) == (262_144, 4 * MIB)
+    many = by_name(boot("7.3", 500 * GIB, nodes=2, cpus=1024))["futex"]
+    assert (many.entries, many.size_bytes, many.place) == (131_072, 8 * MIB, "vmalloc hugepage")
+    assert by_name(boot("7.3", 500 * GIB, nodes=8, cpus=1))["futex"].entries == 32
+    assert by_name(boot("7.3", 500 * GIB, nodes=128, cpus=1))["futex"].entries == 4
