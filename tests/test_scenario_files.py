@@ -115,6 +115,10 @@ events = [
         ((EVENTS, ""), "belong together"),
         (('title = "t"', 'title = "t"\ntrace = "sample:gitdiff"'), "either trace or [[kernel]]"),
         (('machines = ["textbook-setassoc"]', "machines = []"), "machines or mappings is empty"),
+        (
+            ('machines = ["textbook-setassoc"]', 'machines = ["nosuch"]'),
+            "machines: nosuch: no preset of that name",
+        ),
         (("[[kernel]]", "[[kernel"), "not TOML"),
     ],
 )

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
+from pagewalk.hardware.load import load
 from pagewalk.linux.boot import TABLE_PARAMETERS
 from pagewalk.study.play.steps import KernelTable, Step
 
@@ -90,31 +91,37 @@ def read(name_or_path: str) -> Scenario:
         mend = 'write a number, or a size like "64K"' if size else "see docs/scenarios.md for the keys"
         raise BadInput(path, str(error), mend) from error
     _check(scenario, path)
-
-    def beside(entry: str) -> str:
-        return str(path.parent / entry) if entry.endswith(".toml") or "/" in entry else entry
-
     trace_file = bool(scenario.trace) and ":" not in scenario.trace
     return msgspec.structs.replace(
         scenario,
         name=path.stem,
         file=str(path),
         trace=scenario.trace if not trace_file else str(path.parent / scenario.trace),
-        machines=[beside(machine) for machine in scenario.machines],
+        machines=[_beside(machine, path) for machine in scenario.machines],
     )
+
+
+def _beside(machine: str, path: Path) -> str:
+    """A preset's name as it is, a file's relative to the scenario's."""
+    return str(path.parent / machine) if machine.endswith(".toml") or "/" in machine else machine
 
 
 def _check(scenario: Scenario, path: Path) -> None:
     """Refuse what the types let through."""
     if not scenario.machines or not scenario.mappings:
         raise BadInput(path, "machines or mappings is empty", "name at least one of each")
+    for machine in scenario.machines:
+        try:
+            load(_beside(machine, path))
+        except BadInput as error:
+            raise BadInput(f"{path}: machines: {error.where}", error.what, error.mend) from None
     if bool(scenario.trace) == bool(scenario.kernel):
         raise BadInput(path, "needs either trace or [[kernel]]", "give one of the two")
     if bool(scenario.kernel) != bool(scenario.event):
         raise BadInput(path, "[[kernel]] and [[event]] belong together", "give both or neither")
-    names = [kernel.name for kernel in scenario.kernel]
+    kernels = [kernel.name for kernel in scenario.kernel]
     for kernel in scenario.kernel:
-        if not kernel.name or names.count(kernel.name) > 1:
+        if not kernel.name or kernels.count(kernel.name) > 1:
             what = f"{kernel.name!r} is no name, or stands twice"
             raise BadInput(f"{path}: kernel", what, "name each its own")
         for parameter in kernel.parameters:
