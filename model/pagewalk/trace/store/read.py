@@ -90,7 +90,7 @@ def open_folder(path: Path) -> Trace:
         read=lambda wanted, size: _chunks(parts, len(pages), page_shift, wanted, size),
         columns=frozenset(parts) - {"page"},
         spaces=spaces,
-        events=_events(path, accesses),
+        events=_events(path, accesses, cpus),
         page_shift=page_shift,
         cpus=cpus,
         origin=path,
@@ -196,7 +196,7 @@ def _check_pages(
         )
 
 
-def _events(path: Path, accesses: int) -> NDArray[np.void] | None:
+def _events(path: Path, accesses: int, cpus: int) -> NDArray[np.void] | None:
     file = columns.find(path, "events.npy")
     if file is None:
         return None
@@ -207,6 +207,7 @@ def _events(path: Path, accesses: int) -> NDArray[np.void] | None:
         "lies after the last record": position > accesses,
         "lies before the event above it": np.append(False, position[1:] < position[:-1])[: len(events)],
         "is of an unknown kind": events["kind"] > UNMAP,
+        f"is on none of the CPUs 0 to {cpus - 1}": events["cpu"] >= cpus,
         "ends before it starts": (events["end"] < events["start"]) & (events["kind"] != SWITCH),
     }
     for fault, where in faults.items():
