@@ -19,6 +19,7 @@ from pagewalk.linux.memory.kernel import (
 from pagewalk.linux.rules.eligibility import Kernel as Rules
 from pagewalk.linux.rules.hooks import hooks
 from pagewalk.linux.rules.releases import release
+from pagewalk.study.play.life import waste_bytes
 
 Event = Vmalloc | Vfree | Vrealloc | SetMemory | UnmapAliases
 """What may happen in a life."""
@@ -53,11 +54,10 @@ def live(events: Sequence[Event], version: str) -> dict[str, int]:
     for event in events:
         kernel.apply(event)
     areas = kernel.areas.values()
-    asked = sum(-(-area.asked_bytes // kernel.page_bytes) for area in areas) * kernel.page_bytes
     return {
         **{name: kernel.counts[name] for name in COUNTED},
         "memory.areas": sum(area.size_bytes for area in areas),
-        "memory.rounding_waste": sum(area.size_bytes for area in areas) - asked,
+        "memory.rounding_waste": sum(waste_bytes(area, kernel.page_bytes) for area in areas),
         "memory.page_tables": kernel.maps.tables.table_bytes(),
         "direct_map.4K": kernel.maps.direct.count[kernel.shift] << kernel.shift,
     }
