@@ -1,6 +1,7 @@
 """How a recording under the real valgrind ends: by itself, by force, by ^C; and what is left of it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pagewalk.errors import BadInput
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.record.program import record
 
@@ -33,6 +35,13 @@ def test_a_child_that_is_left_behind_is_not_waited_for(tmp_path):
     assert record(["sh", "-c", script], tmp_path / "out") == 0
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # it is still there
     assert open_trace(tmp_path / "out").accesses > 10_000
+
+
+def test_a_launcher_is_refused_by_the_name_of_what_it_launches(tmp_path):
+    sleep = re.escape(str(Path(shutil.which("sleep")).resolve()))
+    with pytest.raises(BadInput, match=f"the command: goes on as {sleep}; record that program itself"):
+        record(["sh", "-c", "ls /; exec sleep 100"], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_program_without_end_is_ended_at_a_number_of_records(tmp_path):

@@ -29,6 +29,9 @@ PIPE_BYTES = 1 << 20
 GRACE_SECONDS = 3
 """So long may the program take to end when it is asked to; ours."""
 
+PAUSE_SECONDS = 0.005
+"""valgrind writes line by line: so long do we let it, rather than wake for each; ours."""
+
 SCAN_SECONDS = 0.2
 """At least so long between two searches for huge pages; ours."""
 
@@ -119,28 +122,51 @@ def _watched(log: int, running: subprocess.Popen[bytes], memory: MemoryMap) -> I
 
     It ends with the program, even if a child that it left behind keeps the pipe open.
     """
-    last = -SCAN_SECONDS
+    last, traced = -SCAN_SECONDS, False
     while True:
         with contextlib.suppress(OSError):
             memory.look(Path(f"/proc/{running.pid}/maps").read_text("utf-8", "replace"))
         if time.monotonic() - last >= SCAN_SECONDS:
             memory.look_for_huge(running.pid)
             last = time.monotonic()
-        parts, size = [], 0
+        parts, size = list[bytes](), 0
         while size < PIPE_BYTES:
             over = running.poll() is not None
             if not select.select([log], [], [], SCAN_SECONDS)[0]:
+                traced = _is_tracer(running, traced)
                 if over:
                     break
                 continue
             part = os.read(log, PIPE_BYTES - size)
+            if not parts:
+                traced = _is_tracer(running, traced)
             if not part:
                 break
             parts.append(part)
             size += len(part)
+            if len(part) < PIPE_BYTES // 16:
+                time.sleep(PAUSE_SECONDS)
         if not size:
             return
         yield b"".join(parts)
+
+
+def _is_tracer(running: subprocess.Popen[bytes], was: bool) -> bool:
+    """Whether the program runs under lackey; `was`: whether it did before.
+
+    Raises
+    ------
+    BadInput
+        It has become another one (execve), which valgrind leaves alone.
+    """
+    if running.poll() is None:
+        with contextlib.suppress(OSError):
+            program = Path(f"/proc/{running.pid}/exe").readlink()
+            if program.name.startswith("lackey-"):
+                return True
+            if was:
+                raise BadInput("the command", f"goes on as {program}", "record that program itself")
+    return was
 
 
 def _until(
