@@ -1,9 +1,12 @@
 """The POWER9 scenarios: hash sizes by the formula, and misses that a few lines of arithmetic give too."""
 
+from pathlib import Path
+
 import pytest
 
 from pagewalk.hardware.load import load
 from pagewalk.study.play.result import lives_of, played
+from pagewalk.study.replays import replays, subject
 from pagewalk.study.scenario import read
 
 FILES, TLB_ENTRIES = 70_000, 512
@@ -29,3 +32,21 @@ def test_misses_follow_from_the_tables_size_and_the_tlbs(name, base_bytes):
     assert dentry.leaf == "PMD"
     assert dentry.stlb_misses == (8 << 23) // (2 << 20), "each leaf once"
     assert huge.counts["stlb_misses"] < 40
+
+
+def test_the_recorded_diff_misses_each_huge_leaf_once_and_the_page_says_what_comes_out():
+    """The packaged part touches the whole 64 MiB table: 32 leaves, which fit a TLB of 512 entries."""
+    scenario = read("power9-recorded")
+    opened, machines = subject(scenario.trace), [load(scenario.machines[0])]
+    base, pmd = replays(opened, machines, scenario.mappings)
+    before, after = (
+        sum(r.stlb_misses for r in cell.by_region if r.caller == "alloc_large_system_hash")
+        for cell in (base, pmd)
+    )
+    looked_up = sum(r.accesses for r in base.by_region if r.caller == "alloc_large_system_hash")
+    assert after == (64 << 20) // (2 << 20)
+    assert (64 << 20) // (64 << 10) - TLB_ENTRIES <= before <= looked_up
+    page = (Path(__file__).parent.parent / "docs" / "power9.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith("| packaged part"))
+    said = [int(cell.replace(",", "")) for cell in row.split("|")[3:6]]
+    assert said == [base.counts["stlb_misses"], before, pmd.counts["stlb_misses"]]
