@@ -1,5 +1,6 @@
 """What a newcomer types first, at every width: help, slips, lists."""
 
+import json
 import subprocess
 import sys
 
@@ -49,3 +50,15 @@ def test_a_list_is_as_wide_as_the_terminal(columns, capsys, monkeypatch):
 def test_a_list_in_a_pipe_has_a_line_for_each_name(capsys):
     listing.listing([("short", "a word " * 30), ("long", "b " * 100)])
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_explanation_as_json_is_what_the_table_says():
+    """The first access to a page: both levels miss, and a walk reads four entries at 100 cycles each."""
+    words = ["explain", "synth:sequential?size=1M&accesses=100", "-n", "0", "-m", "textbook-fullassoc"]
+    code, said, _ = run(*words, "--json", "-")
+    found = json.loads(said)
+    assert code == 0
+    assert found["schema"] == "pagewalk.explanation/1"
+    assert [step["outcome"] for step in found["steps"]].count("read") == 4
+    assert sum(step["cycles"] for step in found["steps"]) == 400
+    assert "400" in run(*words)[1].splitlines()[-1]

@@ -1,6 +1,12 @@
 """explain: one access, step by step."""
 
+import sys
+from pathlib import Path
+
 import click
+
+from pagewalk.cli.replays import json_option
+from pagewalk.files import write_whole
 
 
 @click.command()
@@ -11,8 +17,12 @@ import click
 @click.option("--machine", "-m", default="intel-skylake-sp", show_default=True, metavar="NAME|FILE.toml")
 @click.option("--mapping", default="base", show_default=True, metavar="base|pmd|recorded")
 @click.option("--fetches", is_flag=True, help="Instruction fetches too, where one L1 TLB serves all.")
-def explain(trace: str, access: int, machine: str, mapping: str, fetches: bool) -> None:
+@json_option
+def explain(
+    trace: str, access: int, machine: str, mapping: str, fetches: bool, json_file: str | None
+) -> None:
     """Replay TRACE up to one access and show what its translation did."""
+    import msgspec
     from rich.console import Console
     from rich.table import Table
 
@@ -22,6 +32,14 @@ def explain(trace: str, access: int, machine: str, mapping: str, fetches: bool) 
 
     described, opened = load(machine), subject(trace)
     found = look(opened.trace, opened.mapped(mapping, described), described, access, fetches=fetches or None)
+    if json_file:
+        which = {"schema": "pagewalk.explanation/1", "machine": described.id, "mapping": mapping}
+        encoded = msgspec.json.encode({**which, **msgspec.to_builtins(found)})
+        written = msgspec.json.format(encoded, indent=1) + b"\n"
+        if json_file == "-":
+            sys.stdout.buffer.write(written)
+            return
+        write_whole(Path(json_file), written)
     console = Console(highlight=False)
     console.print(
         f"access {found.position:,} (record {found.record:,}): a {found.kind} of {found.address:#x} on CPU "
