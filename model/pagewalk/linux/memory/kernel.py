@@ -194,7 +194,7 @@ class Kernel:
         if frames is None or not self._map(start, frames, attempt.shift, request.protection):
             self.note(
                 "failure",
-                f"no memory in blocks of {1 << attempt.shift} bytes",
+                f"no memory in blocks of {1 << attempt.shift >> 10} KiB",
                 start,
                 start + attempt.area_bytes,
             )
