@@ -12,6 +12,7 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.load import load
 from pagewalk.replay.engine import replay
 from pagewalk.study.curve import Curve, curves
+from pagewalk.study.curve_sample import sampled_curves
 from pagewalk.study.replays import Subject, subject
 from pagewalk.trace.trace import FETCH, from_pages
 
@@ -70,6 +71,58 @@ def test_behind_the_first_level_of_a_processor():
     counted = replay(opened.trace, opened.mapped("base", machine), machine, fast=False).counts
     assert found.l1_misses == counted["l1_dtlb_misses"]
     assert found.leaf_bytes == 4096
+
+
+@pytest.mark.parametrize("mapping", ["base", "pmd"])
+def test_all_classes_are_no_sample(mixed, mapping):
+    """With every class of sets the estimate is the exact count, and nothing is left open."""
+    exact = curve(mixed, mapping, TEXTBOOK)
+    (found,) = sampled_curves(mixed, [mapping], TEXTBOOK, 1.0).curves
+    assert found.sets == exact.sets[6:]
+    assert found.second_level_misses == exact.second_level_misses[6:]
+    assert found.l1_misses == exact.l1_misses
+    assert not np.any(found.error)
+
+
+def test_errors_cover_what_was_not_sampled():
+    """Over many samples, as often as two standard errors say; where the accesses are alike and where not."""
+    for spec in ("uniform?size=64M&accesses=100000", "zipf?size=64M&accesses=100000"):
+        opened = subject(f"synth:{spec}")
+        exact = np.array(curve(opened, "base", TEXTBOOK).second_level_misses)[6:]
+        covered = []
+        for seed in range(30):
+            (found,) = sampled_curves(opened, ["base"], TEXTBOOK, 0.125, seed).curves
+            assert found.classes == 8
+            covered.append(np.abs(found.second_level_misses - exact) <= found.error)
+            assert np.median(np.array(found.error) / exact) < 0.4
+        assert np.mean(covered) > 0.9
+
+
+def test_a_class_that_no_sample_saw():
+    """All misses are in one class of sets: whoever did not sample it must say how much that may hide."""
+    page = 64 * np.arange(200, dtype=np.uint64)
+    order = np.random.default_rng(1).integers(0, 200, 20_000).astype(np.uint32)
+    opened = Subject(from_pages("one class", page, order), None, 0.0)
+    exact = np.array(curve(opened, "base", TEXTBOOK).second_level_misses)[6:]
+    for seed in range(10):
+        (found,) = sampled_curves(opened, ["base"], TEXTBOOK, 0.1, seed).curves
+        assert (np.abs(found.second_level_misses - exact) <= found.error).all()
+
+
+def test_the_sample_command(tmp_path):
+    command = [sys.executable, "-m", "pagewalk", "curve", "synth:zipf?size=16M&accesses=20000"]
+    shown = subprocess.run([*command, "--sample", "0.25"], capture_output=True, text=True, check=True)
+    assert "16 of 64 classes" in shown.stdout
+    assert "±" in shown.stdout
+    written = subprocess.run(
+        [*command, "--sample", "0.25", "--json", "-"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(written.stdout)["schema"] == "pagewalk.curve-sample/1"
+    for more, said in ((["--sample", "0"], "no share"), (["--sample", "1", "--plot", "x.svg"], "--plot")):
+        refused = subprocess.run([*command, *more], capture_output=True, text=True, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
 
 
 def test_a_cyclic_sweep_fits_or_does_not():

@@ -1,13 +1,22 @@
 """curve: misses for every TLB size at once."""
 
+from __future__ import annotations
+
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pagewalk.cli.progress import progress
+from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
+
+if TYPE_CHECKING:
+    from pagewalk.hardware.machine import Machine
+    from pagewalk.study.replays import Subject
 
 
 @click.command()
@@ -23,12 +32,21 @@ from pagewalk.files import write_whole
 )
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw the curves.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the curves as JSON; - is standard output.")
+@click.option("--sample", type=float, metavar="SHARE", help="Of the sets: second levels only, with an error.")
+@click.option("--seed", default=1, show_default=True, help="Of the sample.")
 def curve(
-    trace: str, mappings: tuple[str, ...], machine: str, plot: Path | None, json_file: str | None
+    trace: str,
+    mappings: tuple[str, ...],
+    machine: str,
+    plot: Path | None,
+    json_file: str | None,
+    sample: float | None,
+    seed: int,
 ) -> None:
     """Count the misses of TRACE for every LRU TLB at once.
 
-    Fully associative of any size, and all of 1 to 1024 sets by 1 to 32 ways behind an L1. One pass, exact.
+    Fully associative of any size, and all of 1 to 1024 sets by 1 to 32 ways behind an L1. One pass, exact;
+    with --sample second levels of 64 sets and more from some of their sets, with how far each may be off.
     """
     import msgspec
 
@@ -38,6 +56,11 @@ def curve(
 
     described, opened = load(machine), subject(trace)
     wanted = mappings or ("base", "pmd")
+    if sample is not None:
+        if plot is not None:
+            raise BadInput("--plot", "a sample has no fully associative sizes to draw", "leave out --sample")
+        _sampled(opened, wanted, described, sample, seed, json_file)
+        return
     with progress("measuring", opened.trace.accesses) as advance:
         measured = curves(opened, wanted, described, advance)
     found, encoded = measured.curves, msgspec.json.encode(measured) + b"\n"
@@ -67,6 +90,25 @@ def curve(
     from pagewalk.report.curve import show
 
     show(opened.trace.name, found)
+
+
+def _sampled(
+    opened: Subject, mappings: Sequence[str], machine: Machine, share: float, seed: int, json_file: str | None
+) -> None:
+    import msgspec
+
+    from pagewalk.report.curve import show_sampled
+    from pagewalk.study.curve_sample import sampled_curves
+
+    with progress("sampling", opened.trace.accesses) as advance:
+        found = sampled_curves(opened, mappings, machine, share, seed, advance)
+    encoded = msgspec.json.encode(found) + b"\n"
+    if json_file == "-":
+        sys.stdout.buffer.write(encoded)
+        return
+    if json_file:
+        write_whole(Path(json_file), encoded)
+    show_sampled(found)
 
 
 def _holds_base(holds: list[str]) -> bool:

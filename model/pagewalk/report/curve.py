@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pagewalk.report import style, words
 from pagewalk.study.curve import Curve
+from pagewalk.study.curve_sample import SampledCurve, SampledCurves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,12 +47,28 @@ def show(trace: str, curves: Sequence[Curve], console: Console | None = None) ->
     console.print(f"{_message(curves)}.")
 
 
-def _second_levels(curve: Curve) -> Table:
+def show_sampled(found: SampledCurves, console: Console | None = None) -> None:
+    """Print the misses of second levels that a sample of sets says, and how far each may be off."""
+    from rich.console import Console
+
+    console = console or Console(highlight=False)
+    for curve in found.curves:
+        console.print(_second_levels(curve, np.array(curve.error)))
+    first = found.curves[0]
+    console.print(
+        f"{found.trace}: {first.classes} of 64 classes of sets, in {first.accesses:,} data accesses; after ± "
+        "two standard errors, and what classes unlike the sampled ones may hide."
+    )
+
+
+def _second_levels(curve: Curve | SampledCurve, error: NDArray[np.int64] | None = None) -> Table:
     """The misses of set-associative second levels of sizes that processors have."""
     from rich.table import Table
 
     rates = 1000 * np.array(curve.second_level_misses) / curve.accesses
-    shown = [curve.ways.index(ways) for ways in SHOWN_WAYS if ways in curve.ways]
+    off = None if error is None else 1000 * error / curve.accesses
+    few = SHOWN_WAYS if error is None else SHOWN_WAYS[2::2]
+    shown = [curve.ways.index(ways) for ways in few if ways in curve.ways]
     rows = [row for row, sets in enumerate(curve.sets) if sets >= FEWEST_SETS]
     places = words.decimals(rates[np.ix_(rows, shown)].ravel().tolist())
     table = Table(box=None, pad_edge=False, title_justify="left", title_style="dim")
@@ -58,8 +76,13 @@ def _second_levels(curve: Curve) -> Table:
     table.add_column("sets", justify="right")
     for way in shown:
         table.add_column(f"{curve.ways[way]} ways", justify="right")
+
+    def cell(row: int, way: int) -> str:
+        rate = words.number(rates[row, way], places)
+        return rate if off is None else f"{rate} ± {words.number(off[row, way], places)}"
+
     for row in rows:
-        table.add_row(f"{curve.sets[row]:,}", *(words.number(rates[row, way], places) for way in shown))
+        table.add_row(f"{curve.sets[row]:,}", *(cell(row, way) for way in shown))
     return table
 
 

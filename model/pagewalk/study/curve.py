@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 
 import numpy as np
 from msgspec import Struct
@@ -14,7 +13,7 @@ from pagewalk.hardware.machine import Machine, Tlb
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.tables import Tables, dense, translate
 from pagewalk.study.replays import Subject
-from pagewalk.trace.trace import FETCH
+from pagewalk.trace.trace import FETCH, Trace
 
 SET_COUNTS = 11
 """1, 2, 4, ... 1024 sets."""
@@ -99,26 +98,54 @@ def curves(
     BadInput
         The machine's L1 is another; the trace has no data accesses.
     """
-    trace = subject.trace
-    measured = [_Measured(subject, mapping, machine) for mapping in mappings]
-    with ThreadPoolExecutor(min(len(measured), len(os.sched_getaffinity(0)))) as pool:
+    measured = [_Measured(FirstLevel(subject, mapping, machine)) for mapping in mappings]
+    read_by(subject.trace, [each.feed for each in measured], progress)
+    return Curves(trace=subject.trace.name, curves=[each.curve() for each in measured])
+
+
+def read_by(
+    trace: Trace,
+    readers: Sequence[Callable[[NDArray[np.uint32]], None]],
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Hand the data accesses of a trace, chunk by chunk, to readers, each with a thread of its own.
+
+    Raises
+    ------
+    BadInput
+        There are none.
+    """
+    accesses = 0
+    with ThreadPoolExecutor(min(len(readers), len(os.sched_getaffinity(0)))) as pool:
         for chunk in trace.chunks("flags"):
             page = chunk.page if chunk.flags is None else chunk.page[(chunk.flags & FETCH) == 0]
             page = np.array(page, np.uint32)
-            list(pool.map(_Measured.feed, measured, repeat(page)))
+            accesses += len(page)
+            list(pool.map(lambda read, page=page: read(page), readers))
             if progress is not None:
                 progress(len(chunk.page))
-    if not measured[0].accesses:
+    if not accesses:
         raise BadInput(trace.name, "no data accesses", "give a trace that has some")
-    return Curves(trace=trace.name, curves=[each.curve() for each in measured])
 
 
-class _Measured:
-    """What is known of one mapping's curve so far."""
+class FirstLevel:
+    """A first level, and the numbers by which its misses are known.
+
+    Attributes
+    ----------
+    mapping, l1 : str
+        Names, for people.
+    unit : ndarray of int32, shape (pages,)
+    units : int
+    place : ndarray of int64, shape (pages,)
+        With the page number modulo 1024 as the second row.
+    rows : Rows
+    last : ndarray of int64, shape (1,)
+    leaf_bytes : int
+        As of `Curve`.
+    """
 
     def __init__(self, subject: Subject, mapping: str, machine: Machine) -> None:
-        from pagewalk.kernels.lru.distances import make_stack
-        from pagewalk.kernels.lru.set_stacks import make_set_stacks
         from pagewalk.kernels.lru.tables import make_places, make_rows
 
         mapped, spaces = subject.mapped(mapping, machine), subject.trace.spaces
@@ -130,17 +157,22 @@ class _Measured:
         page_number = _unit_numbers(tables, mapped.leaf_shift)
         shifts, pages = np.unique(mapped.leaf_shift, return_counts=True)
         self.leaf_bytes = 1 << int(shifts[pages.argmax()])
-        self.mapping, self.unit, self.l1 = (
-            mapped.name,
-            tables.unit_of_page,
-            " and ".join(map(_in_words, first)),
-        )
+        self.mapping, self.l1 = mapped.name, " and ".join(map(_in_words, first))
+        self.unit, self.units = tables.unit_of_page, len(tables.page)
         row = tables.first.set_of[0, self.unit]
         self.place = make_places(self.unit, row, page_number & ((1 << SET_COUNTS - 1) - 1))
-        self.rows, self.stacks = make_rows(tables.first.ways), make_set_stacks(SET_COUNTS)
-        units = len(tables.page)
-        self.stack, self.depths = make_stack(max(units, 1)), np.zeros(units + 1, np.int64)
-        self.last = np.full(1, -1, np.int64)
+        self.rows, self.last = make_rows(tables.first.ways), np.full(1, -1, np.int64)
+
+
+class _Measured:
+    """What is known of one mapping's curve so far."""
+
+    def __init__(self, first: FirstLevel) -> None:
+        from pagewalk.kernels.lru.distances import make_stack
+        from pagewalk.kernels.lru.set_stacks import make_set_stacks
+
+        self.first, self.stacks = first, make_set_stacks(SET_COUNTS)
+        self.stack, self.depths = make_stack(max(first.units, 1)), np.zeros(first.units + 1, np.int64)
         self.accesses = self.l1_misses = 0
 
     def feed(self, page: NDArray[np.uint32]) -> None:
@@ -148,9 +180,10 @@ class _Measured:
         from pagewalk.kernels.lru.distances import stack_distances
         from pagewalk.kernels.lru.set_stacks import all_set_counts
 
+        first = self.first
         self.accesses += len(page)
-        self.l1_misses += all_set_counts(page, self.place, self.rows, self.stacks, self.last)
-        stack_distances(page, self.unit, self.stack, self.depths)
+        self.l1_misses += all_set_counts(page, first.place, first.rows, self.stacks, first.last)
+        stack_distances(page, first.unit, self.stack, self.depths)
 
     def curve(self) -> Curve:
         """What was measured."""
@@ -159,16 +192,16 @@ class _Measured:
         hits = np.cumsum(self.depths[:-1])
         falls = np.flatnonzero(self.depths[:-1])
         return Curve(
-            mapping=self.mapping,
+            mapping=self.first.mapping,
             accesses=self.accesses,
             units=int(self.depths[-1]),
             entries=(falls + 1).tolist(),
             misses=(self.accesses - hits[falls]).tolist(),
-            l1=self.l1,
+            l1=self.first.l1,
             l1_misses=int(self.l1_misses),
             sets=[1 << c for c in range(SET_COUNTS)],
             ways=list(range(1, WAYS + 1)),
-            leaf_bytes=self.leaf_bytes,
+            leaf_bytes=self.first.leaf_bytes,
             second_level_misses=(self.l1_misses - np.cumsum(self.stacks.depths[:, :-1], axis=1)).tolist(),
         )
 

@@ -88,3 +88,70 @@ def all_set_counts(page, place, l1, stacks, last):
     if len(page) > 0:
         last[0] = page[len(page) - 1]
     return l1_misses
+
+
+CLASSES = 64
+"""Classes of sets that a sample is drawn from: those of 64 sets and more whose numbers agree modulo 64."""
+
+
+class SampledStacks(NamedTuple):
+    """The stacks of some classes of sets, for 64 sets and more, and what was found in them."""
+
+    lanes: NDArray[np.int32]
+    """int32: the rows of 64 sets, of 128 sets, ..."""
+    chosen: NDArray[np.int64]
+    """int64 (CLASSES,): number of the class among those of the sample; -1 of others."""
+    seen: NDArray[np.int64]
+    """int64 (CLASSES,): L1 misses of each class."""
+    depths: NDArray[np.int64]
+    """int64 (set counts, classes in the sample, 33): as of `SetStacks`."""
+
+
+def make_sampled_stacks(set_counts: int, classes: NDArray[np.integer]) -> SampledStacks:
+    """Empty stacks of 64, 128, ... (`set_counts` of them) sets, of the classes of a sample."""
+    rows = make_rows(np.full(CLASSES * ((1 << set_counts) - 1), WAYS))
+    chosen = np.full(CLASSES, -1, np.int64)
+    chosen[classes] = np.arange(len(classes))
+    depths = np.zeros((set_counts, len(classes), WAYS + 1), np.int64)
+    return SampledStacks(rows.lanes, chosen, np.zeros(CLASSES, np.int64), depths)
+
+
+@inline
+def _sampled_table(lanes, mask, block, chosen, depths):
+    """Send a block of sampled misses through the rows of one set count."""
+    not_inlined()
+    j = np.uint64(0)
+    here = block[j]
+    while here >= 0:
+        at = here >> 48
+        row = np.uint64(mask + 1 - CLASSES + (at & mask))
+        depth = np.uint64(front(lanes, row * LANES, np.int32(here), WAYS))
+        depths[chosen[at & (CLASSES - 1)], min(depth, LANES)] += 1
+        j += ONE
+        here = block[j]
+
+
+@jit
+def sampled_set_counts(page, place, l1, stacks, last):
+    """Send a chunk through L1, and those of its misses that fall into sampled classes of sets through theirs.
+
+    Parameters, and what is returned, are those of `all_set_counts`; `stacks` is `SampledStacks`.
+    """
+    block, at = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32)
+    start = l1_misses = 0
+    while start < len(page):
+        start, missed = l1_block(l1, page, start, last[0], place, block, at)
+        l1_misses += missed
+        n = 0
+        for j in range(missed):
+            here = block[j]
+            of = here >> 48 & (CLASSES - 1)
+            stacks.seen[of] += 1
+            block[n] = here
+            n += stacks.chosen[of] >= 0
+        block[n] = EMPTY
+        for c in range(len(stacks.depths)):
+            _sampled_table(stacks.lanes, (CLASSES << c) - 1, block, stacks.chosen, stacks.depths[c])
+    if len(page) > 0:
+        last[0] = page[len(page) - 1]
+    return l1_misses
