@@ -117,7 +117,7 @@ def test_without_huge_blocks_the_whole_area_is_made_again_with_base_pages():
     assert (area.shift, area.size_bytes, area.start % (16 * KIB)) == (12, 4 * MIB + 4 * KIB, 0)
     assert linux.counts["huge_fallbacks"] == 1
     assert linux.memory.misses[9] == misses + 1
-    assert any(h.what == "failure" and "2097152" in h.why for h in happened)
+    assert any(h.what == "failure" and "2048 KiB" in h.why for h in happened)
     assert linux.maps.space.lazy_pages == (6 * MIB >> 12) + 1 + 4, (
         "the failed area and its page array wait for a purge"
     )
