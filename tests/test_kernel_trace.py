@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -198,3 +199,26 @@ def test_wrong_words_end_in_one_line_and_nothing_written(words, told, tmp_path):
     assert done.returncode == 2
     assert told in done.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif("PAGEWALK_KERNEL_WORK" not in os.environ, reason="boots a kernel: name a work folder")
+@pytest.mark.parametrize(
+    ("options", "cpus", "leaf"), [([], 1, "2M"), (["--append", "nohugevmalloc", "--cpus", "2"], 2, "4K")]
+)
+def test_a_distribution_kernel_is_recorded(tmp_path, options, cpus, leaf):
+    """PAGEWALK_KERNEL_WORK=FOLDER: a folder for --work; it is filled the first time."""
+    words = ["fdtable:4096:2000", "--out", tmp_path / "out", "--work", os.environ["PAGEWALK_KERNEL_WORK"]]
+    subprocess.run(
+        [sys.executable, TOOL / "record.py", *words, "--mem-gib", "8", *options], check=True, timeout=300
+    )
+    trace = open_trace(tmp_path / "out")
+    assert trace.accesses > 100_000
+    assert trace.cpus == cpus
+    listed = json.loads((tmp_path / "out" / "regions.json").read_text())
+    tables = [area for area in listed if area["caller"].startswith("alloc_fdtable+")]
+    assert [(area["mapping"], area["bytes"] >> 20) for area in tables if area["bytes"] > 1 << 23] == [
+        (leaf, 8)
+    ]
+    page = trace.pages << np.uint64(12)
+    inside = (page >= int(tables[-1]["start"], 16)) & (page < int(tables[-1]["end"], 16))
+    assert inside.sum() > 1000  # 4096 descriptors spread over 2048 pages

@@ -19,7 +19,7 @@ KINDS = ("vmalloc", "vmap", "ioremap", "user", "dma-coherent")
 UNPURGED = "unpurged vm_area"
 """What stands in the caller's place for an area that was freed but may still be in some TLB."""
 
-STACKS = ("kernel_clone+", "dup_task_struct+", "irq_init_percpu_irqstack+")
+STACKS = ("kernel_clone+", "dup_task_struct+", "fork_idle+", "irq_init_percpu_irqstack+")
 """Callers that allocate kernel and interrupt stacks."""
 
 
