@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ ROWS = [row for row in TABLES if len(row) == 4]
 KEYS = [row for row in TABLES if len(row) == 2]
 
 
+@cache
 def functions(name: str) -> set[str]:
     tree = ast.parse((ROOT / "tests" / f"test_{name}.py").read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
