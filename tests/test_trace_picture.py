@@ -113,9 +113,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["pagewalk", *words])
         main()
         assert (tmp_path / name).read_bytes().startswith(head)
-    monkeypatch.setattr(sys, "argv", ["pagewalk", *words[:-1], str(tmp_path / "a.npy" / "a.png")])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    for wrong in (tmp_path / "a.npy" / "a.png", tmp_path / "a.pdf"):
+        monkeypatch.setattr(sys, "argv", ["pagewalk", *words[:-1], str(wrong)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert not wrong.exists()

@@ -12,6 +12,7 @@ import click
 from pagewalk.cli.cutting import cutting, part
 from pagewalk.cli.progress import progress
 from pagewalk.cli.recording import record
+from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.trace.synth.kinds import KINDS
 from pagewalk.trace.synth.spec import fields, make
@@ -60,6 +61,8 @@ def info(trace: str, format_: str, plot: Path | None, json_file: str | None) -> 
     from pagewalk.report.trace.terminal import show
     from pagewalk.trace.open import open_trace
 
+    if plot is not None and plot.suffix not in (".svg", ".png"):
+        raise BadInput(plot, "is neither .svg nor .png", "name it so")
     announce_compiling()
     opened = open_trace(trace, format_)
     folder = opened.origin
@@ -85,7 +88,7 @@ def _draw(opened: Trace, layout: Layout | None, plot: Path) -> None:
     with progress("looking", opened.accesses) as advance:
         seen = density(opened, advance)
     picture = io.BytesIO()
-    kind = "png" if plot.suffix == ".png" else "svg"
+    kind = plot.suffix.removeprefix(".")
     with style.drawing():
         drawn = figure(opened, layout, seen)
         drawn.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {})
