@@ -11,9 +11,10 @@ import pytest
 
 from pagewalk.hardware.load import build, load
 from pagewalk.study.calibration.calibrate import worked_out
+from pagewalk.study.calibration.counters import TASK_CLOCK, Event, counted
 from pagewalk.study.calibration.fit import FIRST, SECOND, Geometry, fit, miss_shares
 from pagewalk.study.calibration.here import Here, here
-from pagewalk.study.calibration.plan import PLAN
+from pagewalk.study.calibration.plan import PLAN, Measured
 from pagewalk.study.calibration.timing import Point, memory, stolen, ticks, time_chase
 from pagewalk.study.calibration.write import case_file, curves, machine_file, toml
 from pagewalk.study.validation.case import Chase
@@ -106,7 +107,9 @@ def calibration():
     points["L3 share"] = [Point(p, [predict(p, machine).figures["cycles"]] * 3) for p in AROUND_L3]
     big = Chase(pages=1 << 17, stride=256, leaf="2M")
     points["memory"] = [Point(big, [predict(big, machine).figures["cycles"]] * 3)]
-    return worked_out(Here("made up", False, "amd-zen4-genoa", True, listed), points, [3.7, 3.7], 1.0)
+    return worked_out(
+        Here("made up", False, "amd-zen4-genoa", True, listed), Measured(points, [3.7, 3.7], 1.0)
+    )
 
 
 def test_a_machine_is_found_again_from_its_times(calibration):
@@ -130,7 +133,7 @@ def test_neighbours_leave_a_part_of_the_last_cache(calibration):
     half = [cache | {"size_bytes": 2 << 20, "policy": "random"} for cache in ZEN["cache"][:1]]
     left = build(ZEN | {"cache": half + ZEN["cache"][1:]}, "left", "test")
     times = [Point(p, [predict(p, left).figures["cycles"]] * 3) for p in AROUND_L3]
-    found = worked_out(calibration.here, calibration.points | {"L3 share": times}, [3.7], 1.0)
+    found = worked_out(calibration.here, Measured(calibration.points | {"L3 share": times}, [3.7], 1.0))
     assert found.values["L3 size_bytes"].value == pytest.approx(2 << 20, rel=1 / 6)
     assert next(c for c in found.machine.cache if c.name == "L3").policy == "random"
 
@@ -172,12 +175,27 @@ def test_the_figure_shows_what_was_measured(calibration):
     assert "0 were disturbed" in disturbed(calibration)
 
 
+COUNTED = {"counted cycles of a multiplication": 3.01}
+
+
+def test_a_counter_counts_while_something_runs():
+    """The software event that every kernel has, nanoseconds of this process; and a kind that none has."""
+    spent = counted(TASK_CLOCK, lambda: sum(range(200_000)))
+    if spent is None:
+        pytest.skip("the kernel allows no counters at all")
+    assert 0 < spent < 60e9
+    assert counted(Event(0xFFFF, 0), lambda: None) is None
+
+
 def test_what_cannot_be_measured_is_said_and_left_alone(calibration):
-    found = worked_out(calibration.here, calibration.points, [3.7], 0.2)
+    found = worked_out(calibration.here, Measured(calibration.points, [3.7], 0.2, 0.0, COUNTED))
     assert "mapped only 20%" in found.missing["2M pages"]
+    assert found.values["counted cycles of a multiplication"].value == 3.01
+    assert "hardware counters" not in found.missing
+    assert "shows none" in calibration.missing["hardware counters"]
     assert "unknown" in tomllib.loads(machine_file(found))
     two = Here("two arrays", True, "intel-sapphire-rapids", False, {})
-    found = worked_out(two, calibration.points, [3.7], 1.0)
+    found = worked_out(two, Measured(calibration.points, [3.7], 1.0))
     assert "2 arrays share 4K pages" in found.missing["L2 TLB of the preset"]
     assert found.missing["L1D size"] == "the kernel does not list it"
     before = [t for t in load("intel-sapphire-rapids").tlb if t.level == 2]

@@ -59,6 +59,15 @@ def test_independent_chains_take_turns_through_one_cycle():
     assert four == [one[0], one[3], one[6], one[9], one[1], one[4], one[7], one[10]]
 
 
+@pytest.mark.parametrize(("pages", "chains"), [(1 << 16, 512), (1000, 7), (3, 1024)])
+def test_many_chains_make_no_longer_rounds(pages, chains):
+    """The warm-up touches every node, and takes less than a step more than that, or than 4096 accesses."""
+    program = chase(Chase(pages=pages, chains=chains), X86)
+    assert len(np.unique(addresses(program)[: program.warm])) == pages
+    assert max(pages, 4096) <= program.warm < max(pages, 4096) + pages + chains
+    assert len(program.page) <= 2 * program.warm
+
+
 def test_the_generator_of_hpcc_is_its_shift_register():
     numbers = hpcc(3, 5, 1)
     for stream in range(3):

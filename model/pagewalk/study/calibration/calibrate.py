@@ -11,7 +11,7 @@ from pagewalk.study.calibration import derive
 from pagewalk.study.calibration.derive import Draft, Value
 from pagewalk.study.calibration.fit import Fit
 from pagewalk.study.calibration.here import Here, here
-from pagewalk.study.calibration.plan import Points, measure
+from pagewalk.study.calibration.plan import Measured, Points, measure
 from pagewalk.study.calibration.timing import Point
 from pagewalk.study.validation.predict import predict
 
@@ -70,24 +70,24 @@ def calibrate(advance: Callable[[], None]) -> Calibration:
     BadInput
         The kernel gives no address space to measure in.
     """
-    return worked_out(here(), *measure(advance))
+    return worked_out(here(), measure(advance))
 
 
-def worked_out(
-    found: Here, points: Points, clock_ghz: list[float], huge: float, stolen: float = 0.0
-) -> Calibration:
-    """Turn times into figures; arguments as `measure` returns them."""
+def worked_out(found: Here, measured: Measured) -> Calibration:
+    """Turn times into figures."""
+    points = measured.points
     draft = Draft(found)
-    derive.clock(draft, clock_ghz)
+    derive.clock(draft, measured.clock_ghz)
     derive.near_caches(draft, points)
     tlb, data = derive.tlbs(draft, points["tlb"])
-    derive.guest(draft, points, huge, tlb)
+    derive.guest(draft, points, measured.huge, tlb)
     derive.walk(draft, points)
     derive.far_caches(draft, points)
     derive.pde_reach(draft, points, float(np.median(data)))
     derive.walkers(draft, points)
+    derive.counters(draft, measured.counted)
     machine = draft.machine()
     held_out = [(p, predict(p.pattern, machine).figures["cycles"]) for p in points["held out"]]
     return Calibration(
-        found, draft.file, machine, draft.values, draft.missing, points, tlb, data, held_out, stolen
+        found, draft.file, machine, draft.values, draft.missing, points, tlb, data, held_out, measured.stolen
     )

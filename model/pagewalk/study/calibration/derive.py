@@ -5,7 +5,7 @@ the data reads; what a walk takes besides its reads, the far cache and memory, s
 all that is known by then, gives the measured time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +93,14 @@ def clock(draft: Draft, ghz: Sequence[float]) -> None:
     how = f"dependent multiplications of {MULTIPLY_CYCLES} cycles"
     draft.values["clock_ghz"] = Value(float(np.median(ghz)), min(ghz), max(ghz), how)
     draft.put("", "", how, clock_ghz=round(float(np.median(ghz)), 3))
+
+
+def counters(draft: Draft, counted: Mapping[str, float]) -> None:
+    """Note what hardware counters say beside the times; figures of the file stay those of the times."""
+    if not counted:
+        draft.missing["hardware counters"] = "the kernel shows none to this process"
+    for name, value in counted.items():
+        draft.values[name] = Value(value, value, value, "perf_event_open, user mode")
 
 
 def near_caches(draft: Draft, points: Points) -> None:

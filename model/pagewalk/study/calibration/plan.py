@@ -1,11 +1,14 @@
 """What is timed, and the timing of all of it."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pagewalk.study.calibration.timing import (
     PASSES,
     Point,
+    counted_figures,
     huge_share,
     memory,
     nanoseconds_a_cycle,
@@ -51,16 +54,11 @@ TIMINGS = PASSES * sum(map(len, PLAN.values()))
 Points = dict[str, list[Point]]
 
 
-def measure(advance: Callable[[], None]) -> tuple[Points, list[float], float, float]:
-    """Time every chase of the plan.
+class Measured(NamedTuple):
+    """What was timed and counted.
 
-    Parameters
+    Attributes
     ----------
-    advance : callable
-        Called after each timing.
-
-    Returns
-    -------
     points : dict
         Name -> timed chases, in the order of the plan.
     clock_ghz : list of float
@@ -69,6 +67,25 @@ def measure(advance: Callable[[], None]) -> tuple[Points, list[float], float, fl
         Share of the memory for 2M leaves that the kernel did map so.
     stolen : float
         Share of the time that the hypervisor gave to others.
+    counted : dict of str to float
+        Figures from hardware counters; empty where there are none.
+    """
+
+    points: Points
+    clock_ghz: list[float]
+    huge: float
+    stolen: float = 0.0
+    counted: Mapping[str, float] = MappingProxyType({})
+
+
+def measure(advance: Callable[[], None]) -> Measured:
+    """Time every chase of the plan.
+
+    Parameters
+    ----------
+    advance : callable
+        Called after each timing.
+
     """
     cpu = pinned()
     before = ticks(cpu)
@@ -82,4 +99,5 @@ def measure(advance: Callable[[], None]) -> tuple[Points, list[float], float, fl
                 advance()
             clock.append(1 / nanoseconds_a_cycle())
         huge = huge_share(large, 1 << 28)
-    return points, clock, huge, stolen(before, ticks(cpu))
+        counted = counted_figures(small, PLAN["walking"][0])
+    return Measured(points, clock, huge, stolen(before, ticks(cpu)), counted)

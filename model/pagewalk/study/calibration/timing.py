@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import GEOMETRIES
+from pagewalk.study.calibration.counters import CYCLES, DTLB_LOAD_MISSES, counted
 from pagewalk.study.validation.case import Chase
 from pagewalk.study.validation.program import BASE, chase
 
@@ -148,6 +149,21 @@ def nanoseconds_a_cycle() -> float:
     return (_lowest(lambda: square(number, steps)) - _lowest(lambda: square(number, 0))) / (
         steps * MULTIPLY_CYCLES
     )
+
+
+def counted_figures(target: Memory, walking: Chase) -> dict[str, float]:
+    """What hardware counters say of a multiplication and of a chase that walks; only what they count."""
+    from pagewalk.kernels.measure import follow, square
+
+    steps, start = 1_000_000, _laid(target, walking)[0]
+    follow(target.words, start, walking.pages)
+    events = {
+        "counted cycles of a multiplication": counted(CYCLES, lambda: square(np.uint64(3), steps)),
+        "counted DTLB load misses of a walking access": counted(
+            DTLB_LOAD_MISSES, lambda: follow(target.words, start, steps)
+        ),
+    }
+    return {name: count / steps for name, count in events.items() if count is not None}
 
 
 def time_chase(target: Memory, pattern: Chase) -> float:
