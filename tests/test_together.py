@@ -71,7 +71,7 @@ def variants(draw, hardware, cpus):
     return msgspec.structs.replace(hardware, tlb=found, **more)
 
 
-@settings(REPEATABLE, max_examples=60)
+@settings(REPEATABLE, max_examples=40)
 @given(st.data())
 def test_any_machines_are_as_alone(data):
     cpus = data.draw(st.integers(1, 3))
@@ -90,7 +90,7 @@ def bytes_of(found):
     return msgspec.json.encode(msgspec.structs.replace(found, seconds={}))
 
 
-@settings(REPEATABLE, max_examples=60)
+@settings(REPEATABLE, max_examples=40)
 @given(st.data())
 def test_parts_by_cpu_are_the_whole(data):
     """To the byte: counts, cycles, regions, the time series, and their order."""
@@ -147,7 +147,7 @@ def lru_grids(draw):
     ]
     found = []
     for sets in draw(st.lists(st.integers(1, 40), min_size=1, max_size=20, unique=True)):
-        for ways in draw(st.lists(st.integers(1, 34), min_size=1, max_size=4, unique=True)):
+        for ways in draw(st.lists(st.integers(1, 34), min_size=1, max_size=2, unique=True)):
             second = tlb(2, sets * ways, ways, serves=["load", "store"], hit_cycles=draw(st.integers(0, 1)))
             walker = Walker(start_cycles=draw(st.sampled_from([0, 5])))
             walks = draw(st.sampled_from(walked))
@@ -155,7 +155,7 @@ def lru_grids(draw):
     return found
 
 
-@settings(REPEATABLE, max_examples=40)
+@settings(REPEATABLE, max_examples=16)
 @given(lru_grids(), st.integers(0, 2**32), st.sampled_from([50, 1 << 20]), st.sampled_from([3, 400, 3000]))
 def test_lru_machines_are_as_alone(grid, seed, size, pages):
     rng = np.random.default_rng(seed)
