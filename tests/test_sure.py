@@ -72,7 +72,7 @@ def test_a_case_of_a_machine_of_its_own_counts_for_the_preset_that_it_extends():
 
 
 def test_the_packaged_outcomes_are_of_the_packaged_cases():
-    """Every case that sets nothing is in it, and counts for its preset as it is; else: tools/outcomes.py."""
+    """Every case that sets nothing is in it, and counts for its preset as it is."""
     found = {one.name: one for one in packaged().cases}
     for name in case_names():
         described = read(name)
@@ -83,7 +83,7 @@ def test_the_packaged_outcomes_are_of_the_packaged_cases():
             assert name not in found
             continue
         assert found[name].machine == machine
-        assert found[name].machine_sha256 == load(machine).sha256, f"{name}: run tools/outcomes.py"
+        assert found[name].machine_sha256 == load(machine).sha256, f"{name}: run tools/validation.py"
         values = sum(len(entry.values) or 1 for entry in described.measured)
         assert len(found[name].sizes) + len(found[name].costs) == values
 

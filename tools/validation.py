@@ -1,10 +1,10 @@
-"""Make the table and the pictures of docs/validation.md anew: every packaged case, predicted.
+"""Make anew what is kept of the predictions of all packaged cases: docs/validation.md, and what reports say.
 
     python tools/validation.py [VALIDATION.json]    about a minute of CPU time
-    python tools/validation.py --check              write nothing; fail where the page says another thing
+    python tools/validation.py --check              write nothing; fail where either says another thing
 
-VALIDATION.json is what ``pagewalk validate --json`` wrote today. The table stands between ``<!-- cases -->``
-and ``<!-- end -->``.
+What reports say is read by `pagewalk.study.validation.standing`. VALIDATION.json is what ``pagewalk validate
+--json`` wrote today. The table stands between ``<!-- cases -->`` and ``<!-- end -->``.
 """
 
 import difflib
@@ -14,12 +14,17 @@ from pathlib import Path
 
 import msgspec
 
+from pagewalk.hardware.load import load
+from pagewalk.hardware.machine import Machine
 from pagewalk.report.style import drawing
 from pagewalk.report.validation import curves, errors, summary
+from pagewalk.study.validation import standing
 from pagewalk.study.validation.read import packaged, read
 from pagewalk.study.validation.validate import Outcome, Validation, validate
 
-PAGE = Path(__file__).parent.parent / "docs" / "validation.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "validation.md"
+OUTCOMES = ROOT / "model" / "pagewalk" / "study" / "validation" / "outcomes.json"
 DRAWN = ("zen3-guest-4k", "emerald-rapids-guest-4k-4k")
 
 
@@ -30,7 +35,10 @@ def main(*arguments: str) -> None:
         found = validate([read(name) for name in packaged()])
     shown = PAGE.read_text()
     said = with_table(shown, table(found))
+    kept = standing.encode(standing.outcomes(found, presets()))
     if arguments == ("--check",):
+        if kept != OUTCOMES.read_bytes():
+            sys.exit(f"{OUTCOMES.name} is not what is predicted today: python tools/validation.py")
         if said != shown:
             lines = difflib.unified_diff(
                 shown.splitlines(), said.splitlines(), "shown", "predicted", "", "", 0
@@ -38,11 +46,18 @@ def main(*arguments: str) -> None:
             sys.exit("\n".join(lines))
         return
     PAGE.write_text(said)
+    OUTCOMES.write_bytes(kept)
     with drawing():
         errors(found).savefig(PAGE.parent / "images" / "validation.png")
         for case in found.cases:
             if case.name in DRAWN and (figure := curves(case)):
                 figure.savefig(PAGE.parent / "images" / f"validation-{case.name}.png")
+
+
+def presets() -> dict[str, Machine]:
+    """Case -> the preset that its own machine extends."""
+    own = {name: case.machine for name in packaged() if isinstance((case := read(name)).machine, dict)}
+    return {name: load(str(machine["extends"])) for name, machine in own.items() if "extends" in machine}
 
 
 def with_table(page: str, lines: str) -> str:

@@ -1,6 +1,6 @@
 """How near each processor's description came to what was measured on it: outcomes of all cases, in short.
 
-The package carries those of its own cases (``outcomes.json``, written by ``tools/outcomes.py``), so that a
+The package carries those of its own cases (``outcomes.json``, written by ``tools/validation.py``), so that a
 report can say how sure its figures are without predicting every case anew.
 """
 
