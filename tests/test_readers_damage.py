@@ -184,6 +184,15 @@ def test_nothing_of_the_kind(tmp_path, name, content):
         attempt(tmp_path / "a", content)
 
 
+def test_a_word_in_parquet_that_is_no_text(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file = io.BytesIO()
+    pq.write_table(pa.table({"address": [1, 2], "kind": ["load", "wrong"]}), file, compression="none")
+    for words in (b"wr\x80ng", b"\x80rong"):
+        found = attempt(tmp_path / "a", file.getvalue().replace(b"wrong", words), "parquet", seconds=0)
+        assert found == 2 if words[:1] == b"w" else "is no kind" in found
+
+
 def test_a_line_without_end(tmp_path):
     with bounded():
         for name, start in {"lackey": b"", "csv": b"1\n", "perf": b"", "gem5": b""}.items():

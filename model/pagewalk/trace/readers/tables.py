@@ -206,12 +206,12 @@ def _kinds(path: Path, name: str, column: Any) -> NDArray[np.uint8]:
 
     if not pa.types.is_dictionary(column.type):
         column = pc.dictionary_encode(column)
-    encoded = pa.DictionaryArray.from_arrays(column.indices, pc.cast(column.dictionary, pa.string()))
+    spelt = pc.cast(pc.cast(column.dictionary, pa.string()), pa.binary()).to_pylist()
     flag = {**dict.fromkeys("rl0", 0), **dict.fromkeys("ws1", STORE), **dict.fromkeys("if2", FETCH)}
-    words = [str(word) for word in encoded.dictionary.to_pylist()]
+    words = [(word or b"").decode("utf-8", "replace") for word in spelt]
     unknown = [word for word in words if word[:1].lower() not in flag]
     if unknown:
         raise BadInput(f"{path}: column {name}", f"{unknown[0][:40]!r} is no kind", "load, store or fetch")
     table = np.array([flag[word[:1].lower()] for word in words], np.uint8)
-    flags: NDArray[np.uint8] = table[encoded.indices.to_numpy(zero_copy_only=False)]
+    flags: NDArray[np.uint8] = table[column.indices.to_numpy(zero_copy_only=False)]
     return flags
