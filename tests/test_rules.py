@@ -40,7 +40,7 @@ def test_release_names(text, is_):
     assert release(text).name == is_
 
 
-@pytest.mark.parametrize("text", ["", "six", "6", "v", "6.", "123.4", "6.1234", "nan.nan"])
+@pytest.mark.parametrize("text", ["", "six", "6", "v", "6.", "123.4", "6.1234", "nan.nan", "5.99", "6.20"])
 def test_no_release(text):
     with pytest.raises(BadInput):
         release(text)

@@ -6,6 +6,9 @@ cache; a pack of 6.18 was still seen as an area of its own, so releases between 
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 from pagewalk.errors import BadInput
 from pagewalk.linux.executable.text import give_text, has_cache, own_text, take_text
@@ -24,8 +27,8 @@ class LoadBpf(Event, frozen=True, tag="load_bpf"):
     """Load programs: `images` of `size` bytes each."""
 
     name: str
-    size: int
-    images: int = 1
+    size: Annotated[int, Meta(ge=1)]
+    images: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
 
 
 class UnloadBpf(Event, frozen=True, tag="unload_bpf"):

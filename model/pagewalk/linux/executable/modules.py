@@ -6,12 +6,17 @@ reference's sections 4.1 and 4.6.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 from pagewalk.errors import BadInput
 from pagewalk.linux.executable.text import give_text, has_cache, make_rox, own_area, take_text
 from pagewalk.linux.memory.kernel import Event, Kernel, happen
 from pagewalk.linux.memory.maps import Permission
 from pagewalk.linux.rules.eligibility import round_up
+
+Size = Annotated[int, Meta(ge=0)]
 
 CORE = ("text", "rodata", "ro_after_init", "data")
 INIT = ("init_text", "init_rodata", "init_data")
@@ -25,13 +30,13 @@ class LoadModule(Event, frozen=True, tag="load_module"):
     """
 
     name: str
-    text: int
-    rodata: int = 0
-    ro_after_init: int = 0
-    data: int = 0
-    init_text: int = 0
-    init_rodata: int = 0
-    init_data: int = 0
+    text: Size
+    rodata: Size = 0
+    ro_after_init: Size = 0
+    data: Size = 0
+    init_text: Size = 0
+    init_rodata: Size = 0
+    init_data: Size = 0
     huge: bool = False
 
 

@@ -5,6 +5,9 @@ and one page for a trampoline are from memory of kernel/kprobes.c and arch/x86/k
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 from pagewalk.errors import BadInput
 from pagewalk.linux.executable.text import give_text, take_text
@@ -18,7 +21,7 @@ class AddKprobes(Event, frozen=True, tag="add_kprobes"):
     """Set `count` kprobes."""
 
     name: str
-    count: int = 1
+    count: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
 
 
 class RemoveKprobes(Event, frozen=True, tag="remove_kprobes"):
@@ -31,7 +34,7 @@ class AddTrampoline(Event, frozen=True, tag="add_trampoline"):
     """Create an ftrace trampoline of `size` bytes."""
 
     name: str
-    size: int = 512
+    size: Annotated[int, Meta(ge=1)] = 512
 
 
 class RemoveTrampoline(Event, frozen=True, tag="remove_trampoline"):

@@ -16,6 +16,9 @@ Mark = Literal["src", "mail", "live", "derived", "recall"]
 NEWEST = "7.3"
 """The newest release whose source was read; later ones are taken to follow its rules."""
 
+_LAST_MINOR = {3: 19, 4: 20, 5: 19, 6: 19}
+"""Of each series that has ended."""
+
 
 @dataclass(frozen=True, order=True)
 class Release:
@@ -48,14 +51,19 @@ def release(name: str) -> Release:
     Raises
     ------
     BadInput
-        The name holds no version.
+        The name holds no version, or one that never was.
     """
     if name == "v8":
         return Release(5, 12, patched=True)
     match = re.search(r"(?<![\d.])(\d{1,2})\.(\d{1,3})(?![\d])", name[:200])
     if not match:
         raise BadInput(f"kernel {name[:40]!r}", "not a kernel release", "write it like 6.12; or v8")
-    return Release(int(match[1]), int(match[2]))
+    found = Release(int(match[1]), int(match[2]))
+    if found.minor > (last := _LAST_MINOR.get(found.major, found.minor)):
+        raise BadInput(
+            f"kernel {found.name}", "was never released", f"{found.major}.{last} was the last of its series"
+        )
+    return found
 
 
 @dataclass(frozen=True)
