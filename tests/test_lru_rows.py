@@ -82,7 +82,7 @@ class Model:
         l1 = tables.make_rows(np.array(self.l1_ways))
         stlb = tables.make_rows(np.full(self.stlb_sets, self.stlb_ways))
         last = np.full(1, -1)
-        misses = tables.make_misses(chunk)
+        misses = tables.make_misses(chunk, len(self.psc_ways))
         out = [], [], []
         for start in range(0, len(stream), chunk):
             part = stream[start : start + chunk].copy()

@@ -130,7 +130,7 @@ def fast(
         make_rows(np.append(second.ways, 0), names.shift[1]),
         psc_rows,
         np.full(1, -1, np.int64),
-        make_misses(room),
+        make_misses(room, len(psc.level)),
         np.tile(unit, kinds),
         np.tile(tables.leaf_level[unit], kinds),
         np.append(psc.level, levels + 1).astype(np.int64),
@@ -145,6 +145,8 @@ class FastPath:
     def __init__(self, run: Run, fast: Fast) -> None:
         self.run, self.fast = run, fast
         self.numbered = np.empty(run.size, np.uint32)
+        alike = len(fast.walks_of) < len(fast.place)
+        self.misses = fast.misses._replace(each=not alike)
         self.l1 = 0
         self.uniform = not run.machine.cache and not run.machine.walker.window_accesses
         """Every walk reference costs the same, and the program waits for each walk: `windows` will do."""
@@ -192,7 +194,7 @@ class FastPath:
             fast.stlb,
             fast.psc,
             fast.last,
-            fast.misses,
+            self.misses,
             self.numbered,
             fast.top_of,
             fast.leaf_level,

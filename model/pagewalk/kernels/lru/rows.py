@@ -16,7 +16,7 @@ from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.lru.tables import EMPTY, GROUP_SHIFT
 from pagewalk.kernels.lru.vector import RUN, WIDTHS, changes, front, lowest, not_inlined, prefetch
 
-BLOCK = 4096
+BLOCK = 2048
 """Accesses that pass all levels together: their buffers fit the second-level data cache. Ours to choose."""
 
 ROOM = BLOCK + RUN + 1
@@ -161,11 +161,12 @@ l1_block, _stlb_block, _pass_block = _by_width(_l1_loop), _by_width(_stlb_loop),
 
 
 @inline
-def _walk(psc, group, at, walk, found):
+def _walk(psc, group, at, walk, found, passed, each):
     """Look the walks of a block up in the paging-structure caches; `group` and `walk` are spent."""
     for cache in range(len(psc.begin)):
         n = _pass_block(psc.rows, psc.place[psc.begin[cache] :], group, at, group, walk)
-        for i in range(n):
+        passed[cache] += n
+        for i in range(n if each else 0):
             found[np.uint64(walk[i])] = cache + 1
         at = walk
 
@@ -195,14 +196,17 @@ def lru_levels(page, place, l1, stlb, psc, last, misses):
     group, walk = np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
     nth = np.arange(ROOM).astype(np.int32)
     start = l1_misses = stlb_misses = 0
+    each = misses.each
     while start < len(page):
-        l1_at = misses.l1_at[l1_misses:]
+        l1_at = misses.l1_at[l1_misses if each else 0 :]
         start, n = l1_block(l1, page, start, last[0], place, block, l1_at)
         l1_misses += n
-        found = misses.found[stlb_misses:]
-        n = _stlb_block(stlb, block, l1_at, misses.at[stlb_misses:], group)
-        found[:n] = 0
-        _walk(psc, group, nth, walk, found)
+        first = stlb_misses if each else 0
+        n = _stlb_block(stlb, block, l1_at, misses.at[first:], group)
+        found = misses.found[first:]
+        if each:
+            found[:n] = 0
+        _walk(psc, group, nth, walk, found, misses.passed, each)
         stlb_misses += n
     if len(page) > 0:
         last[0] = page[len(page) - 1]

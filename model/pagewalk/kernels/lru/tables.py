@@ -53,6 +53,10 @@ class Misses(NamedTuple):
     """Position in the chunk of each STLB miss."""
     found: NDArray[np.int8]
     """Index of the paging-structure cache in which its walk found an entry; their number if in none."""
+    passed: NDArray[np.int64]
+    """int64 (caches,): walks that found nothing in each paging-structure cache and those below, added up."""
+    each: bool
+    """Whether the arrays above are wanted; else only `passed` is, and they hold anything."""
 
 
 def make_rows(ways: NDArray[np.integer], shift: int = 0) -> Rows:
@@ -71,10 +75,11 @@ def make_rows(ways: NDArray[np.integer], shift: int = 0) -> Rows:
     return Rows(memory[start : start + len(ways) * width], ways.astype(np.uint64), shift)
 
 
-def make_misses(accesses: int) -> Misses:
-    """Room for the misses of chunks of that many accesses."""
+def make_misses(accesses: int, caches: int, each: bool = True) -> Misses:
+    """Room for the misses of chunks of so many accesses, of a machine with so many walk caches."""
     room = accesses + 1
-    return Misses(np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int8))
+    places = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int8)
+    return Misses(*places, np.zeros(caches, np.int64), each)
 
 
 def make_places(

@@ -3,29 +3,12 @@
 The windows of the time series are counted inside: Python is entered once a chunk, not once a window.
 """
 
-from pagewalk.kernels._jit import inline, jit
+from pagewalk.kernels._jit import jit
 from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, touch
 from pagewalk.kernels.lru.rows import BLOCK, lru_levels
 
-PIECE = 4 * BLOCK
+PIECE = 8 * BLOCK
 """Accesses whose misses are held before they are counted; they fit the second-level data cache. Ours."""
-
-
-@inline
-def _of_one_page(found, top_of, leaf_level, walks_of):
-    """As `count_uniform_walks`, where all pages are counted as one: by vectors."""
-    refs, left = 0, len(found)
-    for cache in range(len(top_of)):
-        walks = 0
-        if cache < len(top_of) - 1:
-            for w in range(len(found)):
-                walks += found[w] == cache
-            left -= walks
-        else:
-            walks = left
-        walks_of[0, cache] += walks
-        refs += walks * (top_of[cache] - leaf_level[0])
-    return refs
 
 
 @jit
@@ -59,11 +42,12 @@ def lru_windows(
     ends : ndarray of int64, shape (windows,)
         Where in the chunk each window ends.
     place, l1, stlb, psc, last, misses
-        As of `lru_levels`; `misses` has room for the pieces in which the chunk is taken.
+        As of `lru_levels`; `misses` has room for the pieces in which the chunk is taken. All pages are
+        counted as one where it does not take each miss.
     numbered : ndarray of uint32
         Room for one piece.
     top_of, leaf_level, walks_of
-        As of `count_uniform_walks`; one row of `walks_of`: all pages are counted as one.
+        As of `count_uniform_walks`; one row of `walks_of` where all pages are counted as one.
     by_page, touched : ndarray of int64
         As `count_misses` and `touch` fill them.
     window : ndarray of int64, shape (3, windows)
@@ -83,11 +67,17 @@ def lru_windows(
                 n, more = by_kind(part, flags[start:end], pages, fetches, kinds, numbered)
                 fetched += more
                 part = numbered[:n]
+            misses.passed[:] = 0
             n1, n2 = lru_levels(part, place, l1, stlb, psc, last, misses)
-            if len(walks_of) < len(place):
+            if not misses.each:
                 touched[0] += len(part)
                 by_page[0, 0] += n1
-                refs = _of_one_page(misses.found[:n2], top_of, leaf_level, walks_of)
+                refs, left = 0, n2
+                for cache in range(len(top_of)):
+                    passed = misses.passed[cache] if cache < len(misses.passed) else 0
+                    walks_of[0, cache] += left - passed
+                    refs += (left - passed) * (top_of[cache] - leaf_level[0])
+                    left = passed
             else:
                 touch(part, touched)
                 count_misses(part, misses.l1_at[:n1], by_page)
