@@ -204,11 +204,11 @@ def _kinds(path: Path, name: str, column: Any) -> NDArray[np.uint8]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    column.validate(full=True)  # Arrow reads damaged words and numbers of words unseen
     if not pa.types.is_dictionary(column.type):
         column = pc.dictionary_encode(column)
-    spelt = pc.cast(pc.cast(column.dictionary, pa.string()), pa.binary()).to_pylist()
     flag = {**dict.fromkeys("rl0", 0), **dict.fromkeys("ws1", STORE), **dict.fromkeys("if2", FETCH)}
-    words = [(word or b"").decode("utf-8", "replace") for word in spelt]
+    words = [str(word) for word in pc.cast(column.dictionary, pa.string()).to_pylist()]
     unknown = [word for word in words if word[:1].lower() not in flag]
     if unknown:
         raise BadInput(f"{path}: column {name}", f"{unknown[0][:40]!r} is no kind", "load, store or fetch")
