@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from pagewalk.errors import BadInput
@@ -63,6 +64,10 @@ def _cache_bytes(machine: Machine) -> int:
     return sum(BYTES_PER_LINE * cache.size_bytes // cache.line_bytes for cache in machine.cache)
 
 
+_OPENING = Lock()
+"""So that two threads do not number one trace's pages at the same time, each for itself."""
+
+
 @lru_cache(maxsize=64)
 def _described(name: str, sha256: str) -> Machine:
     """The machine that a cell means; a worker on another host may find another under its name."""
@@ -105,8 +110,9 @@ def run_batch(batch: Sequence[Cell], share: bool = True) -> list[Row]:
             rows[number]["error"] = str(error)
     if machines:
         first = batch[next(iter(machines))]
-        mapping = _mapping(first.trace, first.mapping, first.machine)
-        trace = _subject(first.trace).trace
+        with _OPENING:
+            mapping = _mapping(first.trace, first.mapping, first.machine)
+            trace = _subject(first.trace).trace
         began = time.perf_counter()
         found = together(trace, mapping, list(machines.values()), cache_mode=first.cache_mode, share=share)
         seconds = round((time.perf_counter() - began) / len(found), 6)
