@@ -20,7 +20,8 @@ class Curve:
     def setup(self, stream):
         import numpy as np
 
-        from pagewalk.kernels.lru import distances, set_stacks, tables
+        from pagewalk.kernels.lru import tables
+        from pagewalk.kernels.sizes import distances, set_stacks
         from pagewalk.trace.open import open_trace
 
         trace = open_trace(STREAMS[stream])

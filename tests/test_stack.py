@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagewalk.kernels.lru import distances, rows, set_stacks, tables
+from pagewalk.kernels.lru import rows, tables
+from pagewalk.kernels.sizes import distances, set_stacks
 
 PAGES = 500
 

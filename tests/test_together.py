@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pagewalk.hardware.load import load
 from pagewalk.hardware.machine import Memory, Psc, Walker
-from pagewalk.kernels.lru import lanes
+from pagewalk.kernels.sizes import lanes
 from pagewalk.replay.engine import replay
 from pagewalk.replay.tables import translate
 from pagewalk.replay.together import cpus as cpus_module

@@ -251,7 +251,7 @@ def waited_at_the_end(
         position, done = ring[number % len(ring)].tolist()
         if position + window < accesses:
             waited = max(waited, done - (position + window))
-    return max(waited, int(walkers.max()) - accesses)
+    return int(max(waited, int(walkers.max()) - accesses))
 
 
 def _kinds_differ(tables: Any) -> bool:

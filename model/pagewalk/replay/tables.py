@@ -288,7 +288,7 @@ def resized(level: LevelTable, arrays: list[Tlb]) -> LevelTable:
         As many as before, that hold, serve and coalesce the same.
     """
     tags = level.tag_space, level.tag_start, level.tag_end
-    return _level(arrays, level.array_of, level.entry_number, level.tag_of, tags)
+    return _level(arrays, level.array_of, level.entry_number, level.tag_of.astype(np.int64), tags)
 
 
 def walk_caches(

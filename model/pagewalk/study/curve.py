@@ -168,8 +168,8 @@ class _Measured:
     """What is known of one mapping's curve so far."""
 
     def __init__(self, first: FirstLevel) -> None:
-        from pagewalk.kernels.lru.distances import make_stack
-        from pagewalk.kernels.lru.set_stacks import make_set_stacks
+        from pagewalk.kernels.sizes.distances import make_stack
+        from pagewalk.kernels.sizes.set_stacks import make_set_stacks
 
         self.first, self.stacks = first, make_set_stacks(SET_COUNTS)
         self.stack, self.depths = make_stack(max(first.units, 1)), np.zeros(first.units + 1, np.int64)
@@ -177,8 +177,8 @@ class _Measured:
 
     def feed(self, page: NDArray[np.uint32]) -> None:
         """Add data accesses, as indices into the trace's pages."""
-        from pagewalk.kernels.lru.distances import stack_distances
-        from pagewalk.kernels.lru.set_stacks import all_set_counts
+        from pagewalk.kernels.sizes.distances import stack_distances
+        from pagewalk.kernels.sizes.set_stacks import all_set_counts
 
         first = self.first
         self.accesses += len(page)
@@ -187,7 +187,7 @@ class _Measured:
 
     def curve(self) -> Curve:
         """What was measured."""
-        from pagewalk.kernels.lru.set_stacks import WAYS
+        from pagewalk.kernels.sizes.set_stacks import WAYS
 
         hits = np.cumsum(self.depths[:-1])
         falls = np.flatnonzero(self.depths[:-1])

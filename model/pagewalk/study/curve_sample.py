@@ -94,7 +94,7 @@ def sampled_curves(
     BadInput
         As of `pagewalk.study.curve.curves`; or no such share.
     """
-    from pagewalk.kernels.lru.set_stacks import CLASSES
+    from pagewalk.kernels.sizes.set_stacks import CLASSES
 
     if not 0 < share <= 1:
         raise BadInput(f"--sample {share:g}", "no share of the sets", "give a number above 0, up to 1")
@@ -109,7 +109,7 @@ class _Sampled:
     """What is known of one mapping so far."""
 
     def __init__(self, first: FirstLevel, classes: NDArray[np.int64]) -> None:
-        from pagewalk.kernels.lru.set_stacks import make_sampled_stacks
+        from pagewalk.kernels.sizes.set_stacks import make_sampled_stacks
 
         self.first, self.classes = first, classes
         self.stacks = make_sampled_stacks(SET_COUNTS, classes)
@@ -117,7 +117,7 @@ class _Sampled:
 
     def feed(self, page: NDArray[np.uint32]) -> None:
         """Add data accesses, as indices into the trace's pages."""
-        from pagewalk.kernels.lru.set_stacks import sampled_set_counts
+        from pagewalk.kernels.sizes.set_stacks import sampled_set_counts
 
         first = self.first
         self.accesses += len(page)
@@ -125,7 +125,7 @@ class _Sampled:
 
     def curve(self) -> SampledCurve:
         """What the sample says."""
-        from pagewalk.kernels.lru.set_stacks import CLASSES, WAYS
+        from pagewalk.kernels.sizes.set_stacks import CLASSES, WAYS
 
         hits = np.cumsum(self.stacks.depths[:, :, :-1], axis=2)
         missed = self.stacks.seen[self.classes][:, None] - hits

@@ -76,7 +76,7 @@ def density(trace: Trace, progress: Callable[[int], None] | None = None) -> Dens
     BadInput
         If the trace turns out damaged.
     """
-    from pagewalk.kernels.lru.distances import make_stack, stack_distances
+    from pagewalk.kernels.sizes.distances import make_stack, stack_distances
 
     page = trace.pages.astype(np.int64)
     bands, band_of_page = _bands(page, trace.page_shift)

@@ -1,6 +1,6 @@
 """Plain LRU machines whose second levels differ: all of them in one pass over the trace.
 
-What `pagewalk.kernels.lru.many` looks up and counts, and what its counts say of each machine. Their walk
+What `pagewalk.kernels.sizes.many` looks up and counts, and what its counts say of each machine. Their walk
 references all cost the same and the program waits for each walk, so that cycles follow from counts.
 """
 
@@ -41,7 +41,7 @@ def passes(
         Numbers of machines that share a pass.
     others : list of int
     """
-    from pagewalk.kernels.lru.lanes import TABLES
+    from pagewalk.kernels.sizes.lanes import TABLES
 
     numbers = range(len(machines))
     if fetches or trace.cpus > 1 or not _one_entry_a_unit(tables):
@@ -70,7 +70,7 @@ def _placement(machine: Machine) -> tuple[str, int]:
 
 
 def _plain(machine: Machine) -> bool:
-    from pagewalk.kernels.lru.lanes import WAYS
+    from pagewalk.kernels.sizes.lanes import WAYS
 
     second = levels(machine)[1]
     return (
@@ -99,9 +99,9 @@ class Stacks:
     """One pass: machines of one shape and with the same walk caches, at most `TABLES` placements in sets."""
 
     def __init__(self, trace: Trace, mapping: Mapping, tables: Tables, machines: Sequence[Machine]) -> None:
-        from pagewalk.kernels.lru.lanes import LANES, TABLES, WAYS
-        from pagewalk.kernels.lru.many import Seconds
         from pagewalk.kernels.lru.tables import make_places, make_rows
+        from pagewalk.kernels.sizes.lanes import LANES, TABLES, WAYS
+        from pagewalk.kernels.sizes.many import Seconds
 
         unit, units = tables.unit_of_page, len(tables.page)
         self.trace = trace
@@ -125,7 +125,7 @@ class Stacks:
 
     def through(self, advance: Callable[[int], None]) -> None:
         """Send the trace's data accesses through the pass."""
-        from pagewalk.kernels.lru.many import many_levels
+        from pagewalk.kernels.sizes.many import many_levels
 
         class_of = self.class_of.astype(np.int8)
         for chunk in self.trace.chunks("flags"):
@@ -138,7 +138,7 @@ class Stacks:
 
     def tell(self, machine: Machine, tally: Tally) -> int:
         """Fill in what the pass counted for a machine; return the cycles of its walks."""
-        from pagewalk.kernels.lru.lanes import WAYS
+        from pagewalk.kernels.sizes.lanes import WAYS
 
         (array,) = levels(machine)[1]
         table, ways = self.placements.index(_placement(machine)), array.ways or array.entries
@@ -164,7 +164,7 @@ class Stacks:
 
 def _walks(psc: PscTable, classes: int, lanes: int) -> Any:
     """Empty walk caches for all lanes."""
-    from pagewalk.kernels.lru.many import Walks
+    from pagewalk.kernels.sizes.many import Walks
 
     number = np.zeros(psc.tag_of.shape, np.int64)
     for cache, of in enumerate(zip(psc.set_of, psc.tag_of, strict=True)):

@@ -1,4 +1,4 @@
-"""One LRU set of many caches at once, a lane for each: the vector step behind `pagewalk.kernels.lru.many`.
+"""One LRU set of many caches at once, a lane for each: the vector step behind `pagewalk.kernels.sizes.many`.
 
 As in `pagewalk.kernels.lru.vector`, the function runs as it reads in plain Python; compiled callers get LLVM
 vector code in its place.

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.lru.lanes import LANES, TABLES, WAYS, ask, look_up
 from pagewalk.kernels.lru.rows import ONE, ROOM, l1_block
 from pagewalk.kernels.lru.vector import front, not_inlined
+from pagewalk.kernels.sizes.lanes import LANES, TABLES, WAYS, ask, look_up
 
 MOST = np.uint64(WAYS)
 
