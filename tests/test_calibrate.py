@@ -162,7 +162,7 @@ def test_the_files_are_read_back(calibration, tmp_path):
 
 
 def test_the_figure_shows_what_was_measured(calibration):
-    from pagewalk.report.calibration import disturbed, figure, verdict
+    from pagewalk.report.studies.calibration import disturbed, figure, verdict
     from pagewalk.report.style import drawing
 
     with drawing():

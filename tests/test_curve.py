@@ -12,8 +12,8 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.load import load
 from pagewalk.replay.engine import replay
 from pagewalk.study.curve import Curve, curves
-from pagewalk.study.curve_sample import sampled_curves
 from pagewalk.study.replays import Subject, subject
+from pagewalk.study.sampling.sets import sampled_curves
 from pagewalk.trace.trace import FETCH, from_pages
 
 TEXTBOOK = load("textbook-setassoc")

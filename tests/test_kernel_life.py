@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pagewalk.replay.result import KernelLife, Provenance, Replay, Result, TraceFacts
-from pagewalk.report.kernel_life import along_events, message, save_life, show_life
+from pagewalk.report.studies.kernel_life import along_events, message, save_life, show_life
 
 COUNTS = (
     *("split", "merge", "flush-all", "flush-range", "failure", "attribute_calls", "purges"),

@@ -15,7 +15,7 @@ from pagewalk.hardware.check import GEOMETRIES, LIMITS
 from pagewalk.hardware.figures import figures
 from pagewalk.hardware.load import NOT_MODELLED, PRESETS, load, names, read, sources
 from pagewalk.hardware.machine import SIZES, TABLES, Machine, tables
-from pagewalk.report.machines import cited
+from pagewalk.report.catalogue.machines import cited
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "cpu-tlb.toml"
 KIB = 1024

@@ -14,7 +14,7 @@ from pagewalk.cli.plan import plan as command
 from pagewalk.errors import BadInput
 from pagewalk.replay.result import encode as encode_result
 from pagewalk.report.pages.plan import fleet_page, plan_page
-from pagewalk.report.plan import text
+from pagewalk.report.studies.plan import text
 from pagewalk.study.planning.fleet import plan_fleet
 from pagewalk.study.planning.gain import random_access
 from pagewalk.study.planning.plan import plan

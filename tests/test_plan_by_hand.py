@@ -10,7 +10,7 @@ import pytest
 
 from pagewalk.linux.rules.callers import asks
 from pagewalk.linux.rules.releases import release
-from pagewalk.report.plan import facts, heading, text, verdict
+from pagewalk.report.studies.plan import facts, heading, text, verdict
 from pagewalk.study.planning.plan import plan
 from pagewalk.study.planning.snapshot import take
 from test_plan import DATA, GIB, KIB, MIB, SAMPLE, advice, buddyinfo, by_caller, line, meminfo, planned

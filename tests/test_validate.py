@@ -225,8 +225,8 @@ def test_the_command(tmp_path):
 
 
 def test_the_table_and_the_figures_show_every_case():
+    from pagewalk.report.studies.validation import curves, errors, summary
     from pagewalk.report.style import drawing
-    from pagewalk.report.validation import curves, errors, summary
 
     chosen = [read(name) for name in ("knees-zen5", "chase-golden-cove", "basu-2013", "knees-golden-cove")]
     found = validate(chosen)

@@ -17,7 +17,7 @@ import direct_map_splits
 from pagewalk.hardware.load import load
 from pagewalk.replay.result import Result
 from pagewalk.report.figures import save, save_all
-from pagewalk.report.kernel_life import save_life
+from pagewalk.report.studies.kernel_life import save_life
 from pagewalk.report.tables import text
 from pagewalk.study.play.result import lives_of, played
 from pagewalk.study.replays import replays, result, subject

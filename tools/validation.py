@@ -16,8 +16,8 @@ import msgspec
 
 from pagewalk.hardware.load import load
 from pagewalk.hardware.machine import Machine
+from pagewalk.report.studies.validation import curves, errors, summary
 from pagewalk.report.style import drawing
-from pagewalk.report.validation import curves, errors, summary
 from pagewalk.study.validation import standing
 from pagewalk.study.validation.read import packaged, read
 from pagewalk.study.validation.validate import Outcome, Validation, validate

@@ -35,7 +35,7 @@ def calibrate(out: Path) -> None:
     write_whole(out, machine_file(found).encode())
     write_whole(out.with_suffix(".case.toml"), case_file(found, out.name).encode())
     write_whole(out.with_suffix(".json"), curves(found))
-    from pagewalk.report.calibration import figure, show
+    from pagewalk.report.studies.calibration import figure, show
     from pagewalk.report.style import drawing
 
     with drawing():

@@ -66,7 +66,7 @@ def curve(
     found, encoded = measured.curves, msgspec.json.encode(measured) + b"\n"
     if plot is not None:
         from pagewalk.report import style
-        from pagewalk.report.curve import figure
+        from pagewalk.report.studies.curve import figure
 
         processors = {name: load(name) for name in names() if not name.startswith(("textbook", "virtuoso"))}
         sizes = {
@@ -87,7 +87,7 @@ def curve(
         return
     if json_file:
         write_whole(Path(json_file), encoded)
-    from pagewalk.report.curve import show
+    from pagewalk.report.studies.curve import show
 
     show(opened.trace.name, found)
 
@@ -97,8 +97,8 @@ def _sampled(
 ) -> None:
     import msgspec
 
-    from pagewalk.report.curve import show_sampled
-    from pagewalk.study.curve_sample import sampled_curves
+    from pagewalk.report.studies.curve import show_sampled
+    from pagewalk.study.sampling.sets import sampled_curves
 
     with progress("sampling", opened.trace.accesses) as advance:
         found = sampled_curves(opened, mappings, machine, share, seed, advance)

@@ -15,7 +15,7 @@ from pagewalk.linux.rules.releases import BOUNDARIES, release
 @click.option("--json", "json_file", metavar="FILE", help="Write as JSON; - is standard output.")
 def kernels(name: str | None, json_file: str | None) -> None:
     """List what each kernel release changed, or show every rule of RELEASE (6.12, v8) with its source."""
-    from pagewalk.report.kernels import facts, show, show_list
+    from pagewalk.report.catalogue.kernels import facts, show, show_list
 
     chosen = [release(name)] if name else [release(boundary) for boundary in BOUNDARIES]
     if json_file:

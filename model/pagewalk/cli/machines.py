@@ -20,7 +20,7 @@ def machines(name: str | None, diff: tuple[str, str] | None, json_file: str | No
     if diff:
         if name or json_file:
             raise BadInput("--diff", "stands alone", "give the two machines and nothing else")
-        from pagewalk.report.machines import show_differences
+        from pagewalk.report.catalogue.machines import show_differences
 
         show_differences(load(diff[0]), load(diff[1]))
         return
@@ -32,7 +32,7 @@ def machines(name: str | None, diff: tuple[str, str] | None, json_file: str | No
             sys.stdout.buffer.write(encoded)
             return
         write_whole(Path(json_file), encoded)
-    from pagewalk.report.machines import show, show_list
+    from pagewalk.report.catalogue.machines import show, show_list
 
     if name:
         show(found[0], sources())

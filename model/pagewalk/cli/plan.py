@@ -71,7 +71,7 @@ def plan(
     if fleet and (given or recorded):
         raise BadInput("--fleet", "takes no other file", "put each machine's files in a folder of its own")
     from pagewalk.report.pages import plan as pages
-    from pagewalk.report.plan import show, show_fleet
+    from pagewalk.report.studies.plan import show, show_fleet
     from pagewalk.study.planning import fleet as fleets
     from pagewalk.study.planning import plan as plans
     from pagewalk.study.planning.snapshot import Files, running, take

@@ -65,7 +65,7 @@ def _answer(found: Result, json_file: str | None) -> None:
         return
     if json_file:
         write_whole(Path(json_file), encode(found))
-    from pagewalk.report.kernel_life import show_life
+    from pagewalk.report.studies.kernel_life import show_life
     from pagewalk.report.tables import show
 
     show(found)
@@ -139,7 +139,7 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
         found = _replayed(subject(chosen.trace), chosen.machines, chosen.mappings, None, chosen.cache_mode)
     write_whole(folder / "result.json", encode(found))
     from pagewalk.report.figures import save_all
-    from pagewalk.report.kernel_life import save_life
+    from pagewalk.report.studies.kernel_life import save_life
 
     save_all(found, folder)
     save_life(found, folder)

@@ -93,8 +93,8 @@ def report(results: tuple[Path, ...], out: Path | None) -> None:
     network. Its figures are written beside it too, as PNG and SVG.
     """
     from pagewalk.report.figures import save_all
-    from pagewalk.report.kernel_life import save_life
     from pagewalk.report.pages.result import Beside, Named, page
+    from pagewalk.report.studies.kernel_life import save_life
     from pagewalk.study.curve import Curves
     from pagewalk.study.validation.validate import Validation
 

@@ -37,7 +37,7 @@ def sample(
 
     from pagewalk.cli.traces import announce_compiling
     from pagewalk.hardware.load import load
-    from pagewalk.report.sampling import show
+    from pagewalk.report.studies.sampling import show
     from pagewalk.study.replays import subject
     from pagewalk.study.sampling.answer import sampled
 

@@ -50,7 +50,7 @@ def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | 
         return
     if json_file:
         write_whole(Path(json_file), encode(found))
-    from pagewalk.report.validation import show
+    from pagewalk.report.studies.validation import show
 
     show(found, every_row=bool(cases))
 
@@ -58,7 +58,7 @@ def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | 
 def _bands(cases: list[Case], json_file: str | None) -> None:
     import msgspec
 
-    from pagewalk.report.validation import show_bands
+    from pagewalk.report.studies.validation import show_bands
     from pagewalk.study.validation.sensitivity import Bands, bands, tried
 
     with progress("varying assumed figures", sum(map(tried, cases))) as advance:

@@ -10,8 +10,8 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.load import load, names
 from pagewalk.hardware.machine import Machine
 from pagewalk.report import words
-from pagewalk.report.curve import figure
 from pagewalk.report.pages.html import Cell, Picture, picture
+from pagewalk.report.studies.curve import figure
 from pagewalk.study.compare import change, per_1000
 from pagewalk.study.curve import Curves
 

@@ -11,7 +11,7 @@ from pagewalk.hardware.figures import assumed_share, figures
 from pagewalk.hardware.load import load, sources
 from pagewalk.hardware.machine import tables
 from pagewalk.replay.result import Result
-from pagewalk.report.machines import cited
+from pagewalk.report.catalogue.machines import cited
 from pagewalk.study.compare import by_machine
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pagewalk.report.pages.html import Cell, bars, render
-from pagewalk.report.plan import STANDINGS, facts, fleet_row, heading, notes, saving, total, verdict, waste
+from pagewalk.report.studies.plan import (
+    STANDINGS,
+    facts,
+    fleet_row,
+    heading,
+    notes,
+    saving,
+    total,
+    verdict,
+    waste,
+)
 from pagewalk.report.words import difference, number, size
 from pagewalk.study.planning.fleet import Fleet
 from pagewalk.study.planning.plan import Plan

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from pagewalk.replay.result import Replay, Result
 from pagewalk.report import words
 from pagewalk.report.figures import over_time, price
-from pagewalk.report.kernel_life import along_events, message
 from pagewalk.report.pages.beside import Rows, changed_cell, curve_picture, heat, moves
 from pagewalk.report.pages.html import Cell, Picture, bars, picture, render
 from pagewalk.report.pages.parameters import described
+from pagewalk.report.studies.kernel_life import along_events, message
 from pagewalk.report.sure import assumed_latencies, measured
 from pagewalk.report.tables import assumptions
 from pagewalk.study.compare import (

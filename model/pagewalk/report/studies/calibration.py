@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pagewalk.report.studies.validation import in_log
 from pagewalk.report.style import INK, QUIET, canvas, hue
-from pagewalk.report.validation import in_log
 from pagewalk.study.calibration.calibrate import Calibration
 
 if TYPE_CHECKING:

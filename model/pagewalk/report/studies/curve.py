@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pagewalk.report import style, words
 from pagewalk.study.curve import Curve
-from pagewalk.study.curve_sample import SampledCurve, SampledCurves
+from pagewalk.study.sampling.sets import SampledCurve, SampledCurves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""What the package knows of processors and kernels, as tables for the terminal."""

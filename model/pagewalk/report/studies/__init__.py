@@ -1,0 +1,1 @@
+"""What each study found, as tables for the terminal and as figures."""
