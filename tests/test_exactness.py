@@ -19,7 +19,7 @@ from pagewalk.linux.geometry import GEOMETRIES
 from pagewalk.linux.layout import read_layout
 from pagewalk.linux.mapping import Mapping, map_trace
 from pagewalk.replay.engine import Run, replay
-from pagewalk.replay.fast import FastPath
+from pagewalk.replay.paths.fast import FastPath
 from pagewalk.replay.result import Replay
 from pagewalk.replay.tables import HOST_TABLES_AT, translate
 from pagewalk.trace.open import open_trace

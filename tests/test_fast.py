@@ -9,7 +9,7 @@ from pagewalk.hardware.load import load, names
 from pagewalk.hardware.machine import Cache, Machine, Memory, Psc, Tlb, Walker
 from pagewalk.linux.mapping import map_trace
 from pagewalk.replay.engine import Run, replay
-from pagewalk.replay.fast import FastPath
+from pagewalk.replay.paths.fast import FastPath
 from pagewalk.study.replays import subject
 from pagewalk.trace.trace import FETCH, STORE, from_pages
 

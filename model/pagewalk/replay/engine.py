@@ -17,12 +17,12 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.events import happen
-from pagewalk.replay.fast import FastPath
-from pagewalk.replay.fast import fast as fast_tables
-from pagewalk.replay.general import ABSENT, General, plain
-from pagewalk.replay.reads import lru_reads_of
+from pagewalk.replay.paths.fast import FastPath
+from pagewalk.replay.paths.fast import fast as fast_tables
+from pagewalk.replay.paths.general import ABSENT, General, plain
+from pagewalk.replay.paths.reads import lru_reads_of
+from pagewalk.replay.paths.state import power_on
 from pagewalk.replay.result import Replay
-from pagewalk.replay.state import power_on
 from pagewalk.replay.tables import translate
 from pagewalk.replay.tally import Tally, result, window_of
 from pagewalk.trace.trace import CHUNK, EVENT, Chunk, Trace

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
-from pagewalk.replay.state import State
+from pagewalk.replay.paths.state import State
 from pagewalk.replay.tables import Tables
 from pagewalk.trace.trace import FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
 

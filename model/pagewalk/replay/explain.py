@@ -8,7 +8,7 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.engine import Run, has_itlb, part
-from pagewalk.replay.state import MAX_READS
+from pagewalk.replay.paths.state import MAX_READS
 from pagewalk.replay.tables import KINDS
 from pagewalk.replay.tally import LEVEL_NAMES
 from pagewalk.trace.trace import FETCH, STORE, Chunk, Trace

@@ -4,8 +4,8 @@ import numpy as np
 
 from pagewalk.hardware.machine import SIZES, Machine
 from pagewalk.linux.mapping import Mapping
+from pagewalk.replay.paths.state import MAX_READS
 from pagewalk.replay.result import RegionCost, Replay, Windows
-from pagewalk.replay.state import MAX_READS
 from pagewalk.trace.trace import CHUNK
 
 WINDOWS = 200

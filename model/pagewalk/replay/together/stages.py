@@ -2,7 +2,7 @@
 
 The misses of the first level go through every second level that differs, the walks of each of those through
 all walk caches behind it, their reads through all data caches behind those, and their cycles through all ways
-to wait for them. A tree of stages, fed chunk by chunk; the kernels are those of `pagewalk.replay.general`.
+to wait for them. A tree of stages, fed chunk by chunk; the kernels are those of `replay.paths.general`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pagewalk.hardware.machine import Machine, Walker
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.engine import waited_at_the_end
-from pagewalk.replay.state import MAX_READS, WALKS_AT_ONCE, State, power_on
+from pagewalk.replay.paths.state import MAX_READS, WALKS_AT_ONCE, State, power_on
 from pagewalk.replay.tables import LevelTable, PscTable, Tables, resized, walk_caches
 from pagewalk.replay.tally import Tally
 from pagewalk.replay.together.shape import figures, levels, spaces

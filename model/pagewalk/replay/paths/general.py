@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pagewalk.replay.state import MAX_READS, WALKS_AT_ONCE
+from pagewalk.replay.paths.state import MAX_READS, WALKS_AT_ONCE
 from pagewalk.replay.tables import INCLUSIONS
 from pagewalk.trace.trace import FETCH, Chunk
 
@@ -32,7 +32,7 @@ class General:
     """The general path of one run, and the room it needs for a chunk."""
 
     uniform = False
-    """As of `pagewalk.replay.fast.FastPath`."""
+    """As of `pagewalk.replay.paths.fast.FastPath`."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

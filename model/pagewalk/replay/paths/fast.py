@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
-from pagewalk.replay.general import ABSENT, plain
-from pagewalk.replay.names import first_of, follows, name_units
-from pagewalk.replay.state import MAX_READS, WALKS_AT_ONCE
+from pagewalk.replay.paths.general import ABSENT, plain
+from pagewalk.replay.paths.names import first_of, follows, name_units
+from pagewalk.replay.paths.state import MAX_READS, WALKS_AT_ONCE
 from pagewalk.replay.tables import LevelTable, Tables
 from pagewalk.trace.trace import Chunk, Trace
 

@@ -1,0 +1,1 @@
+"""How accesses go through the hardware: the fast path, the general one, what they carry along."""
