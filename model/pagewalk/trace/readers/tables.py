@@ -144,12 +144,12 @@ def read_parquet(path: Path) -> Raw:
 
 
 def _parquet(path: Path, words: Sequence[str] = ()) -> "pyarrow.parquet.ParquetFile":
+    regular_file(path)
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise BadInput(path, "Parquet needs pyarrow", "pip install pyarrow") from None
-    regular_file(path)
     try:
         return pq.ParquetFile(path, memory_map=True, read_dictionary=list(words))
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
