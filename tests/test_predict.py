@@ -96,9 +96,9 @@ def test_mirrored_updates_come_in_pairs_that_add_up_to_the_table():
 def test_packed_frames_follow_the_order_of_addresses():
     pattern = Chase(pages=6, stride=1 << 21)
     program = chase(pattern, X86)
-    mapping = mapped(program, pattern, small())
+    mapping = mapped(program, pattern, X86)
     assert np.diff(mapping.frame).tolist() == [1] * 5
-    scattered = mapped(program, Chase(pages=6, stride=1 << 21, frames="scattered"), small())
+    scattered = mapped(program, Chase(pages=6, stride=1 << 21, frames="scattered"), X86)
     assert (np.diff(scattered.frame) != 1).any()
 
 

@@ -5,13 +5,17 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from pagewalk.errors import BadInput
 from pagewalk.hardware.check import check
 from pagewalk.hardware.load import load, names
-from pagewalk.hardware.machine import tables
-from pagewalk.study.validation.read import read
+from pagewalk.hardware.machine import Walker, tables
+from pagewalk.study.validation.case import Chase
+from pagewalk.study.validation.predict import predict
+from pagewalk.study.validation.read import machine_of, read
 from pagewalk.study.validation.sensitivity import SAMPLES, bands, hypercube, parameters, tried, varied
+from pagewalk.study.validation.validate import Predictor
 
 CASE = """
 schema = "pagewalk.case/1"
@@ -84,3 +88,21 @@ def test_the_command(tmp_path):
     first = json.loads(done.output)["bands"][0]
     assert first["predicted"] == 100
     assert isinstance(CliRunner().invoke(validate, ["--bands"]).exception, BadInput)
+
+
+def test_what_is_shared_between_latencies_is_what_a_replay_of_its_own_gives(tmp_path):
+    path = tmp_path / "case.toml"
+    path.write_text(CASE)
+    case = read(str(path))
+    machine, pattern = machine_of(case), Chase(pages=2048)
+    known = {}
+    Predictor(machine, "", known).value(pattern, case.measured[0])
+    slower = replace(
+        machine, memory=replace(machine.memory, latency_cycles=333), walker=Walker(start_cycles=7)
+    )
+    shared = Predictor(slower, "", known).value(pattern, case.measured[0]).value
+    assert len(known) == 1
+    assert shared == predict(pattern, slower).figures["cycles"]
+    smaller = replace(machine, psc=[])
+    Predictor(smaller, "", known).value(pattern, case.measured[0])
+    assert len(known) == 2

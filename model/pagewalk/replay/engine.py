@@ -23,7 +23,7 @@ from pagewalk.replay.paths.general import ABSENT, General, plain
 from pagewalk.replay.paths.reads import lru_reads_of
 from pagewalk.replay.paths.state import power_on
 from pagewalk.replay.result import Replay
-from pagewalk.replay.tables import translate
+from pagewalk.replay.tables import Tables, translate
 from pagewalk.replay.tally import Tally, result, window_of
 from pagewalk.trace.trace import CHUNK, EVENT, Chunk, Trace
 
@@ -118,12 +118,16 @@ class Run:
         size: int,
         fast: bool,
         per_window: int = 0,
+        tables: Tables | None = None,
     ) -> None:
-        """Power on; `per_window` is the records of a point of the time series, 0 a 200th of the trace."""
+        """Power on; `per_window` is the records of a point of the time series, 0 a 200th of the trace.
+
+        `tables` are those of `mapping` and `machine`, where they are known already.
+        """
         self.trace, self.mapping, self.machine = trace, mapping, machine
         self.fetches, self.full = fetches, cache_mode == "full" and bool(machine.cache)
         recorded = (trace.pages << np.uint64(trace.page_shift - 12)).astype(np.int64)
-        self.tables = translate(mapping, machine, trace.spaces, recorded)
+        self.tables = tables or translate(mapping, machine, trace.spaces, recorded)
         self.state = power_on(machine, self.tables, mapping.geometry.levels, trace.cpus)
         per_window = per_window or window_of(trace.accesses)
         self.stretch = max(1, min(size, trace.accesses))

@@ -6,19 +6,24 @@ flight each gives way to the next after a K-th of that, but `walker.count` walke
 one walk in (walk cycles / walkers) (Little's law); the later of the two decides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
 from pagewalk.hardware.machine import SIZES, Guest, Machine, Psc
 from pagewalk.linux.geometry import geometry
+from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.engine import Run, replay
-from pagewalk.replay.result import Replay
-from pagewalk.replay.tally import result
+from pagewalk.replay.tables import Tables, translate, walk_caches
+from pagewalk.replay.tally import Tally
+from pagewalk.replay.together.shape import figures
 from pagewalk.study.replays import subject
 from pagewalk.study.validation.case import Chase, Recording, Updates
 from pagewalk.study.validation.program import SAMPLED, Program, chase, mapped, updates
@@ -52,6 +57,22 @@ class Prediction(NamedTuple):
     """Replayed and measured."""
 
 
+class Counted(NamedTuple):
+    """What a stretch of a replay counted, before latencies make cycles of it."""
+
+    accesses: int
+    l1_misses: int
+    walks: int
+    walk_refs: int
+    stlb_hit_cycles: int
+    host_cycles: int
+    """Walk cycles of the host's tables."""
+    data_in: NDArray[np.int64]
+    """Data reads that each data cache had, memory the last."""
+    refs_in: NDArray[np.int64]
+    """Walk references, alike."""
+
+
 def predict(pattern: Chase | Updates | Recording, machine: Machine) -> Prediction:
     """Replay a pattern on a machine and work out what an access costs.
 
@@ -65,15 +86,39 @@ def predict(pattern: Chase | Updates | Recording, machine: Machine) -> Predictio
     BadInput
         The machine's geometry has no such leaf, or the trace cannot be read.
     """
+    return prediction(pattern, machine, counted(pattern, machine))
+
+
+def counted(pattern: Chase | Updates | Recording, machine: Machine) -> list[Counted]:
+    """Replay a pattern; count each stretch of what follows the warm-up, one if the pattern is not sampled.
+
+    Nothing but `host_cycles` depends on the latencies of data caches, memory and walker: machines that
+    differ in these alone count the same.
+    """
     machine = hosted(machine, pattern.host)
-    if isinstance(pattern, Chase):
-        program = chase(pattern, geometry(machine.geometry))
-        (found,) = _stretches(program, pattern, machine, 1)
-        figures = _figures(found, machine, pattern.leaf, pattern.chains)
-        return Prediction(figures, {}, len(program.page) - program.warm)
+    if isinstance(pattern, Recording):
+        return [_recorded(pattern, machine)]
+    warm, count = 0, 1
     if isinstance(pattern, Updates):
-        return _sampled(pattern, machine)
-    return _recorded(pattern, machine)
+        lines = max((cache.size_bytes // cache.line_bytes for cache in machine.cache), default=0)
+        warm, count = max(lines, LEAST_WARM), STRETCHES
+    return _stretches(_laid(pattern, machine.geometry, warm), machine, count)
+
+
+def prediction(
+    pattern: Chase | Updates | Recording, machine: Machine, stretches: list[Counted]
+) -> Prediction:
+    """What an access costs, of what was counted: the mean of the stretches, and its standard error."""
+    leaf, chains = ("4K", 1) if isinstance(pattern, Recording) else (pattern.leaf, pattern.chains)
+    runs = [_figures(found, hosted(machine, pattern.host), leaf, chains) for found in stretches]
+    number = len(runs)
+    mean = {name: sum(run[name] for run in runs) / number for name in runs[0]}
+    error = {
+        name: (sum((run[name] - mean[name]) ** 2 for run in runs) / (number - 1) / number) ** 0.5
+        for name in mean
+        if number > 1
+    }
+    return Prediction(mean, error, sum(found.accesses for found in stretches))
 
 
 def hosted(machine: Machine, host_leaf: str) -> Machine:
@@ -117,9 +162,8 @@ def knee(pattern: Chase, machine: Machine, level: str) -> int:
 
     def fits(pages: int) -> bool:
         some = msgspec.structs.replace(pattern, pages=pages, line="first")
-        program = chase(some, geometry(bare.geometry))
-        (found,) = _stretches(program, some, bare, 1)
-        return found.counts[f"{level}_misses".replace("l1_", "l1_dtlb_")] == 0
+        (found,) = counted(some, bare)
+        return (found.l1_misses if level == "l1" else found.walks) == 0
 
     return _last(fits, LARGEST_KNEE)
 
@@ -136,12 +180,44 @@ def _last(fits: Callable[[int], bool], most: int) -> int:
     return low
 
 
-def _stretches(program: Program, pattern: Chase | Updates, machine: Machine, count: int) -> list[Replay]:
+class Laid(NamedTuple):
+    """A pattern in memory."""
+
+    program: Program
+    mapping: Mapping
+    tables: dict[bytes, Tables]
+    """What machines of other figures made of it, by the figures of their TLBs."""
+
+
+@lru_cache(maxsize=4)
+def _laid(pattern: Chase | Updates, cut: str, warm: int) -> Laid:
+    """Lay a pattern into memory; `warm` accesses of updates only warm up."""
+    if isinstance(pattern, Chase):
+        program = chase(pattern, geometry(cut))
+    else:
+        program = updates(pattern, warm, STRETCHES * SAMPLED)
+    return Laid(program, mapped(program, pattern, geometry(cut)), {})
+
+
+def _tables(laid: Laid, machine: Machine) -> Tables:
+    """Translate what is laid; once for all machines that differ in what lies behind their TLBs."""
+    host = machine.guest and machine.guest.host_leaf
+    key = figures(*machine.tlb) + f"{machine.choose} {machine.inclusion} {host}".encode()
+    known = laid.tables.get(key)
+    if known is None:
+        known = laid.tables[key] = translate(laid.mapping, machine)
+        return known
+    spaces = np.zeros(len(known.page), np.int64)
+    psc = walk_caches(machine, laid.mapping.geometry, known.page, spaces, known.leaf_level)
+    return replace(known, psc=psc)
+
+
+def _stretches(laid: Laid, machine: Machine, count: int) -> list[Counted]:
     """Replay the warm-up, then what follows in `count` equal stretches; what each of those counted."""
-    mapping = mapped(program, pattern, machine)
     mode = "full" if machine.cache else "walks-only"
-    length = len(program.page)
-    run = Run(program.trace(), mapping, machine, False, mode, AT_ONCE, fast=False, per_window=length)
+    program, length = laid.program, len(laid.program.page)
+    tables = _tables(laid, machine)
+    run = Run(program.trace(), laid.mapping, machine, False, mode, AT_ONCE, False, length, tables)
     ends = np.linspace(program.warm, length, count + 1).astype(int).tolist()
     found, start = [], 0
     for end in ends:
@@ -149,35 +225,36 @@ def _stretches(program: Program, pattern: Chase | Updates, machine: Machine, cou
             some = slice(at, min(at + AT_ONCE, end))
             run.chunk(Chunk(at, program.page[some], program.offset[some]), None)
         start = end
-        found.append(result(run.tally, machine, mapping, run.tables.psc.names, mode, {}))
+        found.append(_noted(run.tally))
     return [_since(before, after) for before, after in pairwise(found)]
 
 
-def _since(before: Replay, after: Replay) -> Replay:
-    """What was counted between two states of one replay."""
-    return msgspec.structs.replace(
-        after,
-        counts=_less(after.counts, before.counts),
-        cycles=_less(after.cycles, before.cycles),
-        walk_cycles_by_level=_less(after.walk_cycles_by_level, before.walk_cycles_by_level),
-        caches={name: _less(figures, before.caches[name]) for name, figures in after.caches.items()},
+def _noted(tally: Tally) -> Counted:
+    """What a replay of loads counted so far; without data caches, memory has every read."""
+    return Counted(
+        tally.accesses,
+        tally.l1_dtlb_misses,
+        int(tally.by_refs.sum()),
+        int(tally.by_refs @ np.arange(len(tally.by_refs))),
+        int(tally.stlb[1]),
+        int(tally.level_cycles[0]),
+        tally.caches[:, 0, 0].copy() if len(tally.places) > 1 else np.array([tally.accesses]),
+        tally.places.copy(),
     )
 
 
-def _less(all_: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    return {name: value - before.get(name, 0) for name, value in all_.items()}
+def _since(before: Counted, after: Counted) -> Counted:
+    """What was counted between two states of one replay."""
+    pairs: Iterable[tuple[Any, Any]] = zip(before, after, strict=True)
+    return Counted._make(late - early for early, late in pairs)
 
 
-def _figures(found: Replay, machine: Machine, leaf: str, chains: int) -> Figures:
-    """Per-access figures of a replay, with the time that they make together."""
-    counts, accesses = found.counts, found.counts["accesses"]
-    latency = {cache.name: cache.latency_cycles for cache in machine.cache}
-    latency["memory"] = machine.memory.latency_cycles
-    data = sum(latency[name] * hits["data_hits"] for name, hits in found.caches.items())
-    if not machine.cache:
-        data = accesses * machine.memory.latency_cycles
-    walk, host = found.cycles["walk"], found.walk_cycles_by_level.get("host", 0)
-    lookup = found.cycles["stlb_hit"] + counts["stlb_misses"] * _look_up_cycles(machine, leaf)
+def _figures(found: Counted, machine: Machine, leaf: str, chains: int) -> Figures:
+    """Per-access figures, with the time that they make together."""
+    latency = np.array([*(cache.latency_cycles for cache in machine.cache), machine.memory.latency_cycles])
+    data = int(latency @ found.data_in)
+    walk = int(latency @ found.refs_in) + machine.walker.start_cycles * found.walks
+    lookup = found.stlb_hit_cycles + found.walks * _look_up_cycles(machine, leaf)
     alone = data + lookup + walk
     cycles = max(alone / chains if chains else 0.0, walk / machine.walker.count)
     each = {
@@ -185,13 +262,13 @@ def _figures(found: Replay, machine: Machine, leaf: str, chains: int) -> Figures
         "data_cycles": data,
         "lookup_cycles": lookup,
         "walk_cycles": walk,
-        "walk_cycles_guest": walk - host,
-        "walk_cycles_host": host,
-        "l1_misses": counts["l1_dtlb_misses"],
-        "stlb_misses": counts["stlb_misses"],
-        "walk_refs": counts["walk_refs"],
+        "walk_cycles_guest": walk - found.host_cycles,
+        "walk_cycles_host": found.host_cycles,
+        "l1_misses": found.l1_misses,
+        "stlb_misses": found.walks,
+        "walk_refs": found.walk_refs,
     }
-    return {name: value / accesses for name, value in each.items()}
+    return {name: value / found.accesses for name, value in each.items()}
 
 
 def _look_up_cycles(machine: Machine, leaf: str) -> int:
@@ -201,25 +278,19 @@ def _look_up_cycles(machine: Machine, leaf: str) -> int:
     )
 
 
-def _sampled(pattern: Updates, machine: Machine) -> Prediction:
-    """Part of a run at full size, warmed up: the mean of its stretches, and its standard error."""
-    lines = max((cache.size_bytes // cache.line_bytes for cache in machine.cache), default=0)
-    program = updates(pattern, max(lines, LEAST_WARM), STRETCHES * SAMPLED)
-    runs = [
-        _figures(found, machine, pattern.leaf, pattern.chains)
-        for found in _stretches(program, pattern, machine, STRETCHES)
-    ]
-    mean = {name: sum(run[name] for run in runs) / STRETCHES for name in runs[0]}
-    error = {
-        name: (sum((run[name] - mean[name]) ** 2 for run in runs) / (STRETCHES - 1) / STRETCHES) ** 0.5
-        for name in mean
-    }
-    return Prediction(mean, error, STRETCHES * SAMPLED)
-
-
-def _recorded(pattern: Recording, machine: Machine) -> Prediction:
+def _recorded(pattern: Recording, machine: Machine) -> Counted:
     """A trace, from empty TLBs and caches on."""
     opened = subject(pattern.trace)
     mode = "full" if machine.cache and "offset" in opened.trace.columns else "walks-only"
     found = replay(opened.trace, opened.mapped(pattern.mapping, machine), machine, cache_mode=mode)
-    return Prediction(_figures(found, machine, "4K", 1), {}, found.counts["accesses"])
+    counts, hits = found.counts, [place["data_hits"] for place in found.caches.values()]
+    return Counted(
+        counts["accesses"],
+        counts["l1_dtlb_misses"],
+        counts["stlb_misses"],
+        counts["walk_refs"],
+        found.cycles["stlb_hit"],
+        found.walk_cycles_by_level.get("host", 0),
+        np.array(hits or [counts["accesses"]]),
+        np.array(list(found.walk_refs_in.values())),
+    )

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
-from pagewalk.hardware.machine import SIZES, Machine
+from pagewalk.hardware.machine import SIZES
 from pagewalk.linux.frames import scattered_frames
-from pagewalk.linux.geometry import Geometry, geometry
+from pagewalk.linux.geometry import Geometry
 from pagewalk.linux.mapping import Mapping, Region
 from pagewalk.study.validation.case import Chase, Updates
 from pagewalk.trace.trace import Trace, from_pages
@@ -144,15 +144,14 @@ def _encoded(address: NDArray[np.uint64], access: NDArray[np.intp], warm: int) -
     return Program(pages, page.astype(np.uint32)[access], offset[access], warm)
 
 
-def mapped(program: Program, pattern: Chase | Updates, machine: Machine) -> Mapping:
-    """The program's pages with the pattern's leaf size, in the machine's geometry.
+def mapped(program: Program, pattern: Chase | Updates, cut: Geometry) -> Mapping:
+    """The program's pages with the pattern's leaf size.
 
     Raises
     ------
     BadInput
         The geometry has no such leaf.
     """
-    cut = geometry(machine.geometry)
     shift = SIZES[pattern.leaf]
     if shift not in [leaf.shift for leaf in cut.leaves]:
         names = {bits: name for name, bits in SIZES.items()}

@@ -5,7 +5,9 @@ a source stay. One at a time says which matter; a Latin hypercube over all says 
 prediction is.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -35,6 +37,9 @@ POLICIES = ("lru", "random")
 
 SAMPLES = 16
 """Of the Latin hypercube; ours: the width of a band, not its shape, is asked for."""
+
+THREADS = 4
+"""At most; ours: each holds the state of a replay, some 100 MiB of a large table."""
 
 
 class Parameter(NamedTuple):
@@ -161,7 +166,7 @@ def bands(case: Case, advance: Callable[[int], None] | None = None) -> list[Band
     ----------
     case : Case
     advance : callable, optional
-        Called with the machines tried since the last call.
+        Called with the machines tried since the last call, from any thread.
 
     Raises
     ------
@@ -173,25 +178,29 @@ def bands(case: Case, advance: Callable[[int], None] | None = None) -> list[Band
     machine = machine_of(case)
     known: Known = {}
     drawn = parameters(machine)
-    plain = _values(case, machine, known)
-    alone = []
-    for parameter in drawn:
-        ends = (varied(machine, [(parameter, parameter.at(share))]) for share in (0.0, 1.0))
-        alone.append([_values(case, end, known) for end in ends])
+    ends = [varied(machine, [(p, p.at(share))]) for p in drawn for share in (0.0, 1.0)]
+    designs = [
+        varied(machine, [(p, p.at(float(share))) for p, share in zip(drawn, shares, strict=True)])
+        for shares in hypercube(len(drawn), SAMPLES)
+    ]
+
+    def tried_on(one: Machine) -> list[float]:
+        found = _values(case, one, known)
         if advance:
             advance(1)
-    together = []
-    for shares in hypercube(len(drawn), SAMPLES):
-        one = [(p, p.at(float(share))) for p, share in zip(drawn, shares, strict=True)]
-        together.append(_values(case, varied(machine, one), known))
-        if advance:
-            advance(1)
+        return found
+
+    plain = tried_on(machine)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS)) as pool:
+        found = list(pool.map(tried_on, ends + designs))
+    alone = [found[at : at + 2] for at in range(0, len(ends), 2)]
+    together = found[len(ends) :]
     return [_band(number, case, row, plain, drawn, alone, together) for number, row in enumerate(_rows(case))]
 
 
 def tried(case: Case) -> int:
     """How many times `bands` calls `advance` for a case."""
-    return len(parameters(machine_of(case))) + SAMPLES
+    return 1 + 2 * len(parameters(machine_of(case))) + SAMPLES
 
 
 def hypercube(dimensions: int, samples: int, seed: int = 1) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -10,11 +10,12 @@ from msgspec import Struct, field
 
 from pagewalk import __version__
 from pagewalk.errors import BadInput
-from pagewalk.hardware.machine import Machine
+from pagewalk.hardware.machine import Machine, Memory, Walker
 from pagewalk.linux.rules.eligibility import Kernel
 from pagewalk.linux.rules.hash_tables import Boot, boot_tables
 from pagewalk.linux.rules.hooks import hooks
 from pagewalk.linux.rules.releases import release
+from pagewalk.replay.together.shape import figures
 from pagewalk.study.validation.case import (
     DEFAULT_BAND,
     KNEES,
@@ -27,7 +28,7 @@ from pagewalk.study.validation.case import (
     Unpredicted,
     Updates,
 )
-from pagewalk.study.validation.predict import Prediction, knee, predict
+from pagewalk.study.validation.predict import Counted, counted, knee, prediction
 from pagewalk.study.validation.read import changed, machine_of, points
 
 
@@ -131,8 +132,9 @@ class _Predicted(NamedTuple):
     error: float
 
 
-Known = dict[tuple[str, AnyPattern], Prediction]
-"""SHA-256 of a machine's description, pattern -> prediction: each is replayed once for all cases."""
+Known = dict[tuple[bytes, AnyPattern, str], list[Counted] | int]
+"""What a machine counts (`_counts_alike`), pattern, "" or the level of a knee -> what was counted, or the
+knee: each is replayed once for all cases."""
 
 
 class Predictor:
@@ -144,17 +146,37 @@ class Predictor:
     def value(self, pattern: AnyPattern, entry: Measured) -> _Predicted:
         """Give the predicted quantity under a pattern, with its sampling error."""
         if entry.quantity in KNEES:
-            level = entry.quantity.removesuffix("_knee")
-            return _Predicted(knee(cast(Chase, pattern), self.machine, level), 0.0)
+            return _Predicted(self._knee(cast(Chase, pattern), entry.quantity.removesuffix("_knee")), 0.0)
         assert isinstance(pattern, Chase | Updates | Recording)
         if isinstance(pattern, Recording):
             pattern = _beside(pattern, self.folder)
-        found = self.known.get((self.machine.sha256, pattern))
-        if found is None:
-            found = predict(pattern, self.machine)
-            self.known[self.machine.sha256, pattern] = found
+        key = _counts_alike(self.machine, bool(pattern.host)), pattern, ""
+        if key not in self.known:
+            self.known[key] = counted(pattern, self.machine)
+        found = prediction(pattern, self.machine, cast(list[Counted], self.known[key]))
         times = 1 if entry.per == "access" else getattr(pattern, "accesses", 0) or found.accesses
         return _Predicted(found.figures[entry.quantity] * times, found.error.get(entry.quantity, 0.0) * times)
+
+    def _knee(self, pattern: Chase, level: str) -> int:
+        """Walk caches and data caches have no part in it."""
+        bare = msgspec.structs.replace(self.machine, psc=[], cache=[])
+        key = _counts_alike(bare, False), pattern, level
+        if key not in self.known:
+            self.known[key] = knee(pattern, bare, level)
+        return cast(int, self.known[key])
+
+
+def _counts_alike(machine: Machine, guest: bool) -> bytes:
+    """The figures that decide what is counted: not latencies and walkers, but for the host's cycles."""
+    names = [cache.name for cache in machine.cache]
+    enters = str(names.index(machine.walker.enters)) if machine.walker.enters in names else ""
+    alike = msgspec.structs.replace(
+        machine, id="", sha256="", clock_ghz=0, unknown={}, perf_events={}, flush=None
+    )
+    if not guest and not machine.guest:
+        caches = [msgspec.structs.replace(cache, latency_cycles=0) for cache in machine.cache]
+        alike = msgspec.structs.replace(alike, cache=caches, memory=Memory(latency_cycles=0), walker=Walker())
+    return figures(alike) + enters.encode()
 
 
 def validate(
