@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 
 import foreign
 from foreign import Access
+from pagewalk.hardware.machine import AddressSpaces
+from pagewalk.linux.mapping import map_trace
+from pagewalk.replay.engine import replay
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.readers import READERS, named
 from pagewalk.trace.trace import KERNEL, STORE, SWITCH
+from strategies import machine, tlb
 
 SETTINGS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -206,19 +210,32 @@ def check_spaces(trace, made):
 
 
 def check_switches(trace, made):
-    """A CPU's events lie exactly where its process in the lower half changes."""
-    running, expected = {}, []
+    """A CPU's events lie exactly where its process in the lower half changes; the first names both."""
+    numbers, running, expected = {}, {}, []
     for position, access in enumerate(made):
+        space = numbers.setdefault(access.process, len(numbers) + 1)
         if not foreign.kernel(access.address):
-            if running.setdefault(access.cpu, access.process) != access.process:
-                expected.append((position, access.cpu))
-            running[access.cpu] = access.process
+            before = running.setdefault(access.cpu, space)
+            if before != space:
+                if all(cpu != access.cpu for _, cpu, _ in expected):
+                    expected.append((position, access.cpu, before))
+                expected.append((position, access.cpu, space))
+            running[access.cpu] = space
     events = trace.events
-    found = (
-        [] if events is None else list(zip(events["position"].tolist(), events["cpu"].tolist(), strict=True))
-    )
+    found = [] if events is None else events[["position", "cpu", "space"]].tolist()
     assert found == expected
     assert not expected or set(events["kind"].tolist()) == {SWITCH}
+
+
+@pytest.mark.parametrize(("slots", "misses"), [(0, 3), (1, 3), (2, 2)])
+def test_the_process_that_a_cpu_began_with_takes_a_slot(tmp_path, slots, misses):
+    """One process, another, the first again: its entry is there still where two address spaces have slots."""
+    path = tmp_path / "two.csv"
+    path.write_text("address,process\n0x5000,7\n0x6000,8\n0x5000,7\n")
+    trace = open_trace(path)
+    one = machine(tlb(1, 8), spaces=AddressSpaces(slots=slots))
+    found = replay(trace, map_trace(trace.pages, None, "base"), one)
+    assert found.counts["l1_dtlb_misses"] == misses
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gz", "xz"])

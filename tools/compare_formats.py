@@ -50,9 +50,13 @@ def npy_read(columns: Columns, folder: Path) -> Iterator[np.ndarray]:
                 yield part
 
 
-def zst(level: int, frame: int | None = None, window_log: int | None = None) -> tuple[Callable, Callable]:
-    """Frames of `frame` records; with a window, long-distance matching in it."""
-    long = {} if window_log is None else {"window_log": window_log, "enable_ldm": True}
+def zst(
+    level: int, frame: int | None = None, window_log: int | None = None, tables: tuple[int, int] | None = None
+) -> tuple[Callable, Callable]:
+    """Frames of `frame` records; in a window, long-distance matching or larger `tables` of matches (log2)."""
+    long = {} if window_log is None else {"window_log": window_log, "enable_ldm": tables is None}
+    if tables is not None:
+        long["hash_log"], long["chain_log"] = tables
     settings = zstandard.ZstdCompressionParameters.from_level(level, write_checksum=True, **long)
 
     def write(columns: Columns, folder: Path) -> None:
@@ -130,7 +134,11 @@ WAYS = {
     "npy.zst, level 12, window 128 MiB (the recorder's)": zst(12, window_log=27),
     "npy.zst, level 9, window 32 MiB": zst(9, window_log=25),
     "npy.zst, level 3, window 128 MiB": zst(3, window_log=27),
-    "**npy.zst, level 3, window 32 MiB (ours)**": zst(3, window_log=25),
+    "npy.zst, level 3, window 32 MiB": zst(3, window_log=25),
+    "npy.zst, level 3, window 32 MiB, tables of 2^20 and 2^16": zst(3, window_log=25, tables=(20, 16)),
+    "**npy.zst, level 3, window 32 MiB, tables of 2^18 and 2^15 (ours)**": zst(
+        3, window_log=25, tables=(18, 15)
+    ),
     "npy.zst, level 3, window 32 MiB, frames of 16 Mi records": zst(3, 16 * CHUNK, window_log=25),
     "npy.zst, level 3, frames of 16 Mi records": zst(3, 16 * CHUNK),
     "npy.zst, level 3, frames of 1 Mi records": zst(3, CHUNK),

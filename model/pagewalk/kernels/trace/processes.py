@@ -8,12 +8,18 @@ from pagewalk.kernels._jit import jit
 
 @jit
 def switches(
-    space: NDArray[np.uint16], cpu: NDArray[np.uint8], running: NDArray[np.uint16], at: NDArray[np.int32]
+    space: NDArray[np.uint16],
+    cpu: NDArray[np.uint8],
+    running: NDArray[np.uint16],
+    known: NDArray[np.bool_],
+    at: NDArray[np.int32],
+    to: NDArray[np.uint16],
 ) -> int:
-    """Write to `at` the positions of accesses in another space than the latest one of their CPU.
+    """Write the positions of accesses in another space than the latest one of their CPU to `at`, it to `to`.
 
-    Space 0, the kernel's, is none. `running` has the space of each of 256 CPUs, 0 before its first, and is
-    carried on. Returns how many positions there are.
+    Space 0, the kernel's, is none. `running` has the space of each of 256 CPUs, 0 before its first, `known`
+    whether it has switched; both are carried on. Before a CPU's first switch stands one to the space that it
+    began in. Returns how many were written, at most one for each access and one for each CPU.
     """
     count = 0
     for i in range(len(space)):
@@ -21,6 +27,10 @@ def switches(
         if space[i] != 0 and space[i] != before:
             running[cpu[i]] = space[i]
             if before != 0:
-                at[count] = i
+                if not known[cpu[i]]:
+                    known[cpu[i]] = True
+                    at[count], to[count] = i, before
+                    count += 1
+                at[count], to[count] = i, space[i]
                 count += 1
     return count

@@ -30,6 +30,7 @@ class Processes:
         self._where = where
         self._numbers: dict[int, int] = {}
         self._running = np.zeros(CPUS, np.uint16)
+        self._known = np.zeros(CPUS, np.bool_)
 
     def spaced(self, chunk: RawChunk, process: NDArray[np.int64]) -> RawChunk:
         """Give each access of a chunk its space.
@@ -51,14 +52,19 @@ class Processes:
         return chunk._replace(space=space)
 
     def switched(self, chunk: RawChunk) -> RawChunk:
-        """Add an event wherever a CPU goes on in another space than its last; the kernel's is none."""
+        """Add an event wherever a CPU goes on in another space than its last; the kernel's is none.
+
+        A CPU's first switch follows one to the space that it began in, at the same place: a machine that
+        keeps the entries of so many spaces then counts that one among them.
+        """
         from pagewalk.kernels.trace.processes import switches
 
         assert chunk.space is not None
         cpus = np.zeros(len(chunk.space), np.uint8) if chunk.cpu is None else chunk.cpu
-        at = np.empty(len(chunk.space), np.int32)
-        at = at[: switches(chunk.space, cpus, self._running, at)]
-        events = np.zeros(len(at), EVENT)
-        events["position"], events["space"], events["cpu"] = at, chunk.space[at], cpus[at]
+        room = len(chunk.space) + CPUS
+        at, to = np.empty(room, np.int32), np.empty(room, np.uint16)
+        count = switches(chunk.space, cpus, self._running, self._known, at, to)
+        events = np.zeros(count, EVENT)
+        events["position"], events["space"], events["cpu"] = at[:count], to[:count], cpus[at[:count]]
         events["kind"] = SWITCH
         return chunk._replace(events=events)

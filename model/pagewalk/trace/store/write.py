@@ -23,8 +23,9 @@ from pagewalk.trace.trace import Chunk, Trace
 NARROW = 1 << 16
 """Up to so many distinct pages the page column has two bytes a record, else four."""
 
-LEVEL, WINDOW_LOG = 3, 25
-"""zstd level and log2 of its window in bytes; ours, see docs/decisions/0002-trace-format.md."""
+LEVEL, WINDOW_LOG, LONG_LOG, SHORT_LOG = 3, 25, 18, 15
+"""zstd level; log2 of its window in bytes, of the entries in its tables of long and short matches. Ours, see
+docs/decisions/0002-trace-format.md."""
 
 HEADER_BYTES = 128
 """Length of the ``.npy`` headers that we write."""
@@ -40,7 +41,7 @@ class ColumnWriter:
         self._compressor = None
         if path.suffix == ".zst":
             settings = zstandard.ZstdCompressionParameters.from_level(
-                LEVEL, window_log=WINDOW_LOG, enable_ldm=True, write_checksum=True
+                LEVEL, window_log=WINDOW_LOG, hash_log=LONG_LOG, chain_log=SHORT_LOG, write_checksum=True
             )
             self._compressor = zstandard.ZstdCompressor(compression_params=settings).compressobj()
 

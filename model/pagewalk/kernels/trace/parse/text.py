@@ -19,6 +19,9 @@ STORE, KERNEL, FETCH = 0x08, 0x10, 0x20
 
 NEWLINE, SPACE, TAB, COLON, DOT, MINUS = 10, 32, 9, 58, 46, 45
 
+ONE = np.uint64(1)
+"""Of positions that are known not to be negative: numba then looks for no place counted from the end."""
+
 HEX = np.full(256, -1, np.int64)
 """Value of a hexadecimal digit; -1 for other bytes."""
 HEX[48:58] = np.arange(10)
@@ -87,25 +90,28 @@ def find(text: Text, at: int, word: Text) -> int:
 @inline
 def skip_blanks(text: Text, at: int) -> int:
     """Where the next byte that is no blank is; control characters count as blanks."""
-    while text[at] <= SPACE and text[at] != NEWLINE:
-        at += 1
-    return at
+    here = np.uint64(at)
+    while text[here] <= SPACE and text[here] != NEWLINE:
+        here += ONE
+    return np.int64(here)
 
 
 @inline
 def skip_word(text: Text, at: int) -> int:
     """Where a run of bytes that are no blanks ends."""
-    while text[at] > SPACE:
-        at += 1
-    return at
+    here = np.uint64(at)
+    while text[here] > SPACE:
+        here += ONE
+    return np.int64(here)
 
 
 @inline
 def next_line(text: Text, at: int) -> int:
     """Where the next line begins."""
-    while text[at] != NEWLINE:
-        at += 1
-    return at + 1
+    here = np.uint64(at)
+    while text[here] != NEWLINE:
+        here += ONE
+    return np.int64(here) + 1
 
 
 @inline
