@@ -6,8 +6,10 @@ Each command lives in a module of its own family and is imported when it is call
 
 import importlib
 import io
+import os
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -71,28 +73,55 @@ def _asked_to_end(number: int, _: object) -> None:
     sys.exit(128 + number)
 
 
+def _without_output() -> None:
+    """Let what could not be written out go, so that Python does not try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_and_end(line: str) -> None:
+    print(f"pagewalk: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
 def main() -> None:
     """Run the command line; exit 0 done, 2 bad input (one line), 1 a fault of ours."""
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _asked_to_end)
+    output = sys.stdout
     try:
+        for word in sys.argv[1:]:
+            word.encode()
         pagewalk.main(prog_name="pagewalk", standalone_mode=False)
+        sys.stdout.flush()
     except BadInput as error:
-        print(f"pagewalk: {error}", file=sys.stderr)
-        sys.exit(2)
+        _say_and_end(str(error))
+    except UnicodeEncodeError as error:
+        name = " ".join(os.fsencode(error.object).decode(errors="replace").split())
+        _say_and_end(f"{name}: is no UTF-8, as the names in a result must be; rename it")
     except click.ClickException as error:
         line = " ".join(error.format_message().split()).rstrip(".")
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "pagewalk"
-        print(f"pagewalk: {line}; see {command} --help", file=sys.stderr)
-        sys.exit(2)
+        _say_and_end(f"{line}; see {command} --help")
     except (KeyboardInterrupt, click.Abort):
         print("pagewalk: interrupted; nothing half-written was left", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        _without_output()
+    except SystemExit as error:
+        # When the reader goes away, rich ends with 1, and click with 1 and another standard output.
+        if output is sys.stdout and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _without_output()
+    except OSError as error:
+        if not error.filename:
+            _without_output()
+        where, why = error.filename or "standard output", error.strerror or "failed"
+        _say_and_end(f"{where}: {why}; free it, or name another")

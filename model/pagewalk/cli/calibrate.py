@@ -1,12 +1,13 @@
 """calibrate."""
 
+import io
 from pathlib import Path
 
 import click
 
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
+from pagewalk.files import ready, write_whole
 
 
 @click.command()
@@ -26,6 +27,7 @@ def calibrate(out: Path) -> None:
     """
     if out.suffix != ".toml":
         raise BadInput(out, "is no .toml file", "name one, like calibrated.toml")
+    ready(out)
     from pagewalk.study.calibration.calibrate import calibrate as run
     from pagewalk.study.calibration.plan import TIMINGS
     from pagewalk.study.calibration.write import case_file, curves, machine_file
@@ -38,8 +40,10 @@ def calibrate(out: Path) -> None:
     from pagewalk.report.studies.calibration import figure, show
     from pagewalk.report.style import drawing
 
+    picture = io.BytesIO()
     with drawing():
-        figure(found).savefig(out.with_suffix(".png"))
+        figure(found).savefig(picture, format="png")
+    write_whole(out.with_suffix(".png"), picture.getvalue())
     show(found)
     click.echo(f"\nWritten: {out}, and beside it .case.toml, .json, .png")
     click.echo(f"Next: pagewalk validate {out.with_suffix('.case.toml')}")

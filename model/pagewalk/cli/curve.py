@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw the curves.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the curves as JSON; - is standard output.")
 @click.option("--sample", type=float, metavar="SHARE", help="Of the sets: second levels only, with an error.")
-@click.option("--seed", default=1, show_default=True, help="Of the sample.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the sample.")
 def curve(
     trace: str,
     mappings: tuple[str, ...],
@@ -50,6 +50,8 @@ def curve(
     """
     import msgspec
 
+    if plot is not None and plot.suffix not in (".svg", ".png"):
+        raise BadInput(plot, "is neither .svg nor .png", "name it so")
     from pagewalk.hardware.load import load, names
     from pagewalk.study.curve import curves
     from pagewalk.study.replays import subject
@@ -78,7 +80,7 @@ def curve(
         }
         picture = io.BytesIO()
         with style.drawing():
-            kind = "png" if plot.suffix == ".png" else "svg"
+            kind = plot.suffix.removeprefix(".")
             drawn = figure(opened.trace.name, found, sizes)
             drawn.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {})
         write_whole(plot, picture.getvalue())

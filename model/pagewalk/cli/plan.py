@@ -1,5 +1,6 @@
 """plan."""
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,8 @@ def plan(
     Without files: this machine, from /proc (as root, to see its areas). With any file: only the files given.
     """
     given = {name: path for name, path in files.items() if path is not None}
+    if math.isnan(rate):
+        raise BadInput("--rate", "is no number", "give one above 0")
     if fleet and (given or recorded):
         raise BadInput("--fleet", "takes no other file", "put each machine's files in a folder of its own")
     from pagewalk.report.pages import plan as pages

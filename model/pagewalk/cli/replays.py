@@ -13,7 +13,7 @@ import click
 from pagewalk.cli.listing import listing
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
+from pagewalk.files import ready, write_whole
 from pagewalk.replay.result import Result, encode
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def replay(
     """Replay TRACE over mappings and machines; base and pmd on intel-skylake-sp unless named."""
     from pagewalk.study.replays import subject
 
+    if json_file and json_file != "-":
+        ready(Path(json_file))
     chosen = machines or ("intel-skylake-sp",)
     opened = subject(trace, layout, kernel)
     found = _replayed(opened, chosen, mappings or ("base", "pmd"), fetches or None, cache_mode)
@@ -133,6 +135,9 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     folder = out or Path("out") / chosen.name
     if folder.exists() and not folder.is_dir():
         raise BadInput(folder, "is not a folder", "name another with --out")
+    ready(folder / "result.json")
+    if json_file and json_file != "-":
+        ready(Path(json_file))
     if chosen.kernel:
         found = _played(chosen)
     else:

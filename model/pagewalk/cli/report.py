@@ -9,8 +9,8 @@ import msgspec
 
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
-from pagewalk.replay.result import Result, read
+from pagewalk.files import read_at_most, write_whole
+from pagewalk.replay.result import LARGEST_BYTES, Result, read
 
 SWEEP = "cells.jsonl"
 """What `pagewalk sweep` calls its rows."""
@@ -27,8 +27,8 @@ def _kind(path: Path) -> str:
     if path.name == SWEEP:
         return "sweep"
     try:
-        said = msgspec.json.decode(path.read_bytes(), type=_Kind).schema
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError):
+        said = msgspec.json.decode(read_at_most(path, LARGEST_BYTES), type=_Kind).schema
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError, BadInput):
         return ""
     name, _, version = said.removeprefix("pagewalk.").partition("/")
     return name if name in ("result", "curve", "validation") and version else ""

@@ -1,11 +1,13 @@
 """sample."""
 
+import math
 import sys
 from pathlib import Path
 
 import click
 
 from pagewalk.cli.progress import progress
+from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 
 
@@ -33,6 +35,8 @@ def sample(
     json_file: str | None,
 ) -> None:
     """Estimate the misses of TRACE from windows of it, each warmed up, with error bars."""
+    if math.isnan(share):
+        raise BadInput("--share", "is no number", "give one above 0, up to 0.5")
     import msgspec
 
     from pagewalk.cli.traces import announce_compiling

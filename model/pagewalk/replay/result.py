@@ -10,6 +10,10 @@ import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
+from pagewalk.files import read_at_most
+
+LARGEST_BYTES = 1 << 28
+"""A file beyond it is no result. Ours."""
 
 
 class RegionCost(Struct, frozen=True, kw_only=True):
@@ -208,7 +212,7 @@ def read(path: Path) -> Result:
         No such file, or not a result of this schema.
     """
     try:
-        content = path.read_bytes()
+        content = read_at_most(path, LARGEST_BYTES)
     except OSError as error:
         raise BadInput(
             path, error.strerror or "cannot be read", "name a result that pagewalk wrote"

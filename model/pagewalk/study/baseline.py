@@ -15,11 +15,15 @@ from msgspec import Struct, field
 
 from pagewalk import __version__
 from pagewalk.errors import BadInput
+from pagewalk.files import read_at_most
 from pagewalk.hardware.load import load
 from pagewalk.hardware.machine import Machine
 from pagewalk.replay.result import Replay
 from pagewalk.study.lives import Event, live
 from pagewalk.study.replays import Subject, replays, subject
+
+LARGEST_BYTES = 1 << 26
+"""A file beyond it is no baseline. Ours."""
 
 DEFAULT = Path("results/baseline.json")
 """Where the project keeps its own, seen from its root."""
@@ -170,7 +174,7 @@ def read(path: Path) -> Baseline:
         No such file, not a baseline, or its figures were edited without a reason.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Baseline)
+        found = msgspec.json.decode(read_at_most(path, LARGEST_BYTES), type=Baseline)
     except OSError as error:
         mend = "run this in the root of the project, or name a baseline"
         raise BadInput(path, error.strerror or "cannot be read", mend) from error

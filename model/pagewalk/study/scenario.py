@@ -10,9 +10,13 @@ import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
+from pagewalk.files import read_at_most
 from pagewalk.hardware.load import load
 from pagewalk.linux.boot import TABLE_PARAMETERS
 from pagewalk.study.play.steps import KernelTable, Step
+
+LARGEST_BYTES = 1 << 20
+"""A file beyond it is no scenario. Ours."""
 
 DEFAULT = "gitdiff"
 """What ``pagewalk run`` runs when nothing is named."""
@@ -77,7 +81,7 @@ def read(name_or_path: str) -> Scenario:
     known = packaged()
     path = known.get(name_or_path) or Path(name_or_path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_at_most(path, LARGEST_BYTES).decode())
         scenario = msgspec.convert(_sized(content), Scenario)
     except OSError as error:
         mend = f"name a file, or one of: {', '.join(known)}"

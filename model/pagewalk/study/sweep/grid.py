@@ -12,8 +12,12 @@ import msgspec
 from msgspec import Struct, field
 
 from pagewalk.errors import BadInput
+from pagewalk.files import read_at_most
 from pagewalk.hardware.load import build, load
 from pagewalk.hardware.machine import Machine
+
+LARGEST_BYTES = 1 << 26
+"""A file beyond it is no sweep. Ours."""
 
 MOST_CELLS = 1_000_000
 """Of one sweep. Ours: more are better cut into several."""
@@ -68,7 +72,7 @@ def read(path: Path) -> Sweep:
         Not a sweep; the line names file, key and mend.
     """
     try:
-        sweep = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Sweep)
+        sweep = msgspec.convert(tomllib.loads(read_at_most(path, LARGEST_BYTES).decode()), Sweep)
     except OSError as error:
         raise BadInput(path, error.strerror or "cannot be read", "name a sweep file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
