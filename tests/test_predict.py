@@ -163,3 +163,19 @@ def test_a_leaf_that_the_geometry_has_not_is_refused():
         predict(Chase(leaf="64K"), small())
     with pytest.raises(BadInput, match="4K base pages only"):
         hosted(load("apple-m1-firestorm"), "2M")
+
+
+def test_a_knee_of_large_pages_at_a_small_stride_is_exact():
+    """16 entries of 2M hold 16 x 512 nodes of 4K, 640 hold 640 x 512; one node more is too many."""
+    pattern = Chase(leaf="2M")
+    assert knee(pattern, small(), "l1") == 16 * 512
+    many = [SMALL["tlb"][0], SMALL["tlb"][1] | {"entries": 640}]
+    assert knee(pattern, small(tlb=many), "stlb") == 640 * 512
+
+
+def test_contiguous_frames_share_entries_where_the_machine_merges():
+    merging = small(tlb=[SMALL["tlb"][0] | {"coalesce": 4, "ways": 0}, SMALL["tlb"][1]])
+    assert knee(Chase(), merging, "l1") == 16
+    assert knee(Chase(frames="contiguous"), merging, "l1") == 64
+    assert knee(Chase(frames="contiguous", stride=8192), merging, "l1") == 16
+    assert knee(Chase(frames="contiguous"), small(), "l1") == 16

@@ -26,10 +26,11 @@ class Chase(Pattern, frozen=True, kw_only=True, tag="chase"):
         Leaf size of the host's; "" where the machine description says it.
     line : {"random", "first"}
         Where a node lies within its stride or, if that is larger, within its base page.
-    frames : {"packed", "scattered"}
+    frames : {"packed", "scattered", "contiguous"}
         Physical memory. "packed": one leaf after the other in the order of addresses, as of memory that is
         touched in one go while large free blocks are left; "scattered": each leaf somewhere. No TLB entry
-        covers more than a leaf either way.
+        covers more than a leaf either way. "contiguous": as packed, and neighbours whose frames are
+        contiguous share an entry where the machine's arrays coalesce.
     chains : int
         Independent chases through the same nodes, spread evenly over the cycle, stepped in turn.
     """
@@ -39,7 +40,7 @@ class Chase(Pattern, frozen=True, kw_only=True, tag="chase"):
     leaf: LeafName = "4K"
     host: Literal["", "4K", "2M", "1G"] = ""
     line: Literal["random", "first"] = "random"
-    frames: Literal["packed", "scattered"] = "packed"
+    frames: Literal["packed", "scattered", "contiguous"] = "packed"
     chains: int = 1
 
 
@@ -70,7 +71,7 @@ class Updates(Pattern, frozen=True, kw_only=True, tag="updates"):
     accesses: int = 0
     leaf: LeafName = "4K"
     host: Literal["", "4K", "2M", "1G"] = ""
-    frames: Literal["packed", "scattered"] = "packed"
+    frames: Literal["packed", "scattered", "contiguous"] = "packed"
     chains: int = 0
 
 

@@ -26,7 +26,7 @@ from pagewalk.replay.tally import Tally
 from pagewalk.replay.together.shape import figures
 from pagewalk.study.replays import subject
 from pagewalk.study.validation.case import Chase, Recording, Updates
-from pagewalk.study.validation.program import SAMPLED, Program, chase, mapped, updates
+from pagewalk.study.validation.program import MOST_MEASURED, SAMPLED, Program, chase, mapped, updates
 from pagewalk.trace.trace import Chunk
 
 LEAST_WARM = 1 << 16
@@ -39,8 +39,8 @@ STRETCHES = 4
 AT_ONCE = 1 << 16
 """Accesses replayed in one go. Ours."""
 
-LARGEST_KNEE = 1 << 16
-"""Pages up to which a knee is looked for. Ours: above every TLB of the presets."""
+LARGEST_KNEE = 1 << 21
+"""Nodes up to which a knee is looked for. Ours: what 4,096 entries of 2M pages hold at a stride of 4K."""
 
 Figures = dict[str, float]
 """Quantity -> value an access; names as in `pagewalk.study.validation.case.PER_ACCESS`, and accesses,
@@ -162,7 +162,8 @@ def knee(pattern: Chase, machine: Machine, level: str) -> int:
 
     def fits(pages: int) -> bool:
         some = msgspec.structs.replace(pattern, pages=pages, line="first")
-        (found,) = counted(some, bare)
+        laid = _lay(some, bare.geometry, 0, LARGEST_KNEE)
+        (found,) = _stretches(laid, bare, 1)
         return (found.l1_misses if level == "l1" else found.walks) == 0
 
     return _last(fits, LARGEST_KNEE)
@@ -189,14 +190,16 @@ class Laid(NamedTuple):
     """What machines of other figures made of it, by the figures of their TLBs."""
 
 
-@lru_cache(maxsize=4)
-def _laid(pattern: Chase | Updates, cut: str, warm: int) -> Laid:
-    """Lay a pattern into memory; `warm` accesses of updates only warm up."""
+def _lay(pattern: Chase | Updates, cut: str, warm: int, most: int = MOST_MEASURED) -> Laid:
+    """Lay a pattern into memory; `warm` accesses of updates only warm up, `most` of a chase are measured."""
     if isinstance(pattern, Chase):
-        program = chase(pattern, geometry(cut))
+        program = chase(pattern, geometry(cut), most=most)
     else:
         program = updates(pattern, warm, STRETCHES * SAMPLED)
     return Laid(program, mapped(program, pattern, geometry(cut)), {})
+
+
+_laid = lru_cache(maxsize=4)(_lay)
 
 
 def _tables(laid: Laid, machine: Machine) -> Tables:

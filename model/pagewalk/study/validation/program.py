@@ -47,7 +47,7 @@ class Program(NamedTuple):
         return from_pages("pattern", self.pages, self.page, offset=self.offset)
 
 
-def chase(pattern: Chase, geometry: Geometry, seed: int = 1) -> Program:
+def chase(pattern: Chase, geometry: Geometry, seed: int = 1, most: int = MOST_MEASURED) -> Program:
     """Give the accesses of one or more chases through a random cycle.
 
     Parameters
@@ -56,6 +56,8 @@ def chase(pattern: Chase, geometry: Geometry, seed: int = 1) -> Program:
     geometry : Geometry
     seed : int
         Of the cycle's order and the nodes' lines.
+    most : int
+        Accesses that are measured at most.
     """
     nodes = np.arange(pattern.pages, dtype=np.uint64)
     words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(2 * pattern.pages)
@@ -69,7 +71,7 @@ def chase(pattern: Chase, geometry: Geometry, seed: int = 1) -> Program:
     steps = -(-rounds * pattern.pages // pattern.chains)
     warm = steps * pattern.chains
     each = order[(np.arange(2 * steps)[:, None] + begins) % pattern.pages].ravel()
-    return _encoded(address, each[: warm + min(warm, MOST_MEASURED)], warm)
+    return _encoded(address, each[: warm + min(warm, most)], warm)
 
 
 def updates(pattern: Updates, warm: int, measured: int, seed: int = 1) -> Program:
@@ -159,13 +161,37 @@ def mapped(program: Program, pattern: Chase | Updates, cut: Geometry) -> Mapping
         raise BadInput(f"leaf {pattern.leaf}", f"{cut.name} has no such leaf", f"it has {sizes}")
     page = program.pages.astype(np.int64)
     leaf_shift = np.full(len(page), shift, np.uint8)
-    if pattern.frames == "packed":
+    if pattern.frames != "scattered":
         order = shift - 12
         leaf = np.unique(page >> order, return_inverse=True)[1]
         frame = FRAMES + (leaf << order) + (page & ((1 << order) - 1))
     else:
         frame = scattered_frames(page, leaf_shift, cut)
+    contiguous = contiguous_shift(page, frame, leaf_shift) if pattern.frames == "contiguous" else leaf_shift
     region = np.zeros(len(page), np.int32)
     return Mapping(
-        pattern.leaf, cut, page, leaf_shift, frame, leaf_shift, region, (Region("program", kind="user"),)
+        pattern.leaf, cut, page, leaf_shift, frame, contiguous, region, (Region("program", kind="user"),)
     )
+
+
+def contiguous_shift(
+    page: NDArray[np.int64], frame: NDArray[np.int64], leaf_shift: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Log2 of the largest aligned range, up to 2 MiB, around each page whose frames lie as its pages do.
+
+    Parameters
+    ----------
+    page : ndarray of int64, shape (distinct,)
+        Ascending.
+    frame : ndarray of int64, shape (distinct,)
+    leaf_shift : ndarray of uint8, shape (distinct,)
+        The least that is given.
+    """
+    found = leaf_shift.astype(np.int64)
+    for order in range(1, SIZES["2M"] - 11):
+        _, begin, group = np.unique(page >> order, return_index=True, return_inverse=True)
+        moved = frame - page
+        alike = np.minimum.reduceat(moved, begin) == np.maximum.reduceat(moved, begin)
+        fits = alike[group] & (moved & ((1 << order) - 1) == 0)
+        found = np.where(fits, np.maximum(found, order + 12), found)
+    return found.astype(np.uint8)
