@@ -11,11 +11,11 @@ import pytest
 
 from pagewalk.hardware.load import build, load
 from pagewalk.study.calibration.calibrate import worked_out
-from pagewalk.study.calibration.counters import TASK_CLOCK, Event, counted
 from pagewalk.study.calibration.fit import FIRST, SECOND, Geometry, fit, miss_shares
-from pagewalk.study.calibration.here import Here, here
-from pagewalk.study.calibration.plan import PLAN, Measured
-from pagewalk.study.calibration.timing import Point, memory, stolen, ticks, time_chase
+from pagewalk.study.calibration.timed.counters import TASK_CLOCK, Event, counted
+from pagewalk.study.calibration.timed.here import Here, here
+from pagewalk.study.calibration.timed.plan import PLAN, Measured
+from pagewalk.study.calibration.timed.timing import Point, memory, stolen, ticks, time_chase
 from pagewalk.study.calibration.write import case_file, curves, machine_file, toml
 from pagewalk.study.validation.case import Chase
 from pagewalk.study.validation.predict import predict

@@ -29,7 +29,7 @@ def calibrate(out: Path) -> None:
         raise BadInput(out, "is no .toml file", "name one, like calibrated.toml")
     ready(out)
     from pagewalk.study.calibration.calibrate import calibrate as run
-    from pagewalk.study.calibration.plan import TIMINGS
+    from pagewalk.study.calibration.timed.plan import TIMINGS
     from pagewalk.study.calibration.write import case_file, curves, machine_file
 
     with progress("measuring", TIMINGS) as advance:

@@ -10,9 +10,9 @@ from pagewalk.hardware.machine import Machine
 from pagewalk.study.calibration import derive
 from pagewalk.study.calibration.derive import Draft, Value
 from pagewalk.study.calibration.fit import Fit
-from pagewalk.study.calibration.here import Here, here
-from pagewalk.study.calibration.plan import Measured, Points, measure
-from pagewalk.study.calibration.timing import Point
+from pagewalk.study.calibration.timed.here import Here, here
+from pagewalk.study.calibration.timed.plan import Measured, Points, measure
+from pagewalk.study.calibration.timed.timing import Point
 from pagewalk.study.validation.predict import predict
 
 
@@ -63,7 +63,7 @@ def calibrate(advance: Callable[[], None]) -> Calibration:
     Parameters
     ----------
     advance : callable
-        Called after each timed chase, `pagewalk.study.calibration.plan.TIMINGS` times.
+        Called after each timed chase, `pagewalk.study.calibration.timed.plan.TIMINGS` times.
 
     Raises
     ------

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pagewalk.hardware.load import build, load
 from pagewalk.hardware.machine import Machine
 from pagewalk.study.calibration.fit import NEARLY, Fit, fit, misses_of_a_set, near
-from pagewalk.study.calibration.here import Here
-from pagewalk.study.calibration.plan import Points
-from pagewalk.study.calibration.timing import MULTIPLY_CYCLES, Point
+from pagewalk.study.calibration.timed.here import Here
+from pagewalk.study.calibration.timed.plan import Points
+from pagewalk.study.calibration.timed.timing import MULTIPLY_CYCLES, Point
 from pagewalk.study.validation.case import Chase
 from pagewalk.study.validation.predict import Figures, hosted, predict
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pagewalk.study.calibration.timing import (
+from pagewalk.study.calibration.timed.timing import (
     PASSES,
     Point,
     counted_figures,

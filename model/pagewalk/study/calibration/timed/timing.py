@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import GEOMETRIES
-from pagewalk.study.calibration.counters import CYCLES, DTLB_LOAD_MISSES, counted
+from pagewalk.study.calibration.timed.counters import CYCLES, DTLB_LOAD_MISSES, counted
 from pagewalk.study.validation.case import Chase
 from pagewalk.study.validation.program import BASE, chase
 

@@ -1,0 +1,1 @@
+"""What is measured of this machine: which chases, how they are timed and counted, what the kernel lists."""
