@@ -123,5 +123,6 @@ def main() -> None:
     except OSError as error:
         if not error.filename:
             _without_output()
-        where, why = error.filename or "standard output", error.strerror or "failed"
-        _say_and_end(f"{where}: {why}; free it, or name another")
+        where = error.filename or "standard output, temporary folder or cache folder"
+        mend = "name another" if error.filename else "free space, or name others (TMPDIR, PAGEWALK_CACHE_DIR)"
+        _say_and_end(f"{where}: {error.strerror or error}; {mend}")
