@@ -27,6 +27,9 @@ LEVEL, WINDOW_LOG, LONG_LOG, SHORT_LOG = 3, 25, 18, 15
 """zstd level; log2 of its window in bytes, of the entries in its tables of long and short matches. Ours, see
 docs/decisions/0002-trace-format.md."""
 
+FEW = 1 << 14
+"""Fewer records than this are compressed in less time than threads are woken in. Ours."""
+
 HEADER_BYTES = 128
 """Length of the ``.npy`` headers that we write."""
 
@@ -209,7 +212,11 @@ def _save_tables(folder: Path, tables: Mapping[str, Array | None]) -> None:
 
 
 def _append(pool: ThreadPoolExecutor, writers: dict[str, ColumnWriter], chunk: Chunk) -> None:
-    """Compress the columns side by side."""
+    """Compress the columns, side by side where there is enough to do."""
+    if len(chunk.page) < FEW:
+        for name, writer in writers.items():
+            writer.write(getattr(chunk, name))
+        return
     for done in [pool.submit(writer.write, getattr(chunk, name)) for name, writer in writers.items()]:
         done.result()
 
