@@ -93,7 +93,7 @@ def skip_blanks(text: Text, at: int) -> int:
     here = np.uint64(at)
     while text[here] <= SPACE and text[here] != NEWLINE:
         here += ONE
-    return np.int64(here)
+    return int(np.int64(here))
 
 
 @inline
@@ -102,7 +102,7 @@ def skip_word(text: Text, at: int) -> int:
     here = np.uint64(at)
     while text[here] > SPACE:
         here += ONE
-    return np.int64(here)
+    return int(np.int64(here))
 
 
 @inline
@@ -111,7 +111,7 @@ def next_line(text: Text, at: int) -> int:
     here = np.uint64(at)
     while text[here] != NEWLINE:
         here += ONE
-    return np.int64(here) + 1
+    return int(np.int64(here)) + 1
 
 
 @inline
