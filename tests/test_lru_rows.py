@@ -76,11 +76,19 @@ class Model:
             found.append(min(cache, len(self.psc_ways)))
         return missed, walked, found
 
-    def fast(self, stream, chunk):
+    def looked_up(self, above=0):
+        """Places, rows of L1 and STLB, and walk caches; all numbers of units higher by `above` groups."""
         number, psc = tables.make_psc(self.lowest, self.psc_set, self.psc_tag, np.array(self.psc_ways, int))
+        number += above << tables.GROUP_SHIFT
+        psc = psc._replace(place=np.append(np.zeros(above, np.int64), psc.place))
+        psc.begin[1:] += above
         place = tables.make_places(number[self.unit], self.l1_row, self.stlb_row)
         l1 = tables.make_rows(np.array(self.l1_ways))
-        stlb = tables.make_rows(np.full(self.stlb_sets, self.stlb_ways))
+        stlb = tables.make_rows(np.full(self.stlb_sets, self.stlb_ways), 0, tables.ROW_BITS)
+        return place, l1, stlb, psc
+
+    def fast(self, stream, chunk):
+        place, l1, stlb, psc = self.looked_up()
         last = np.full(1, -1)
         misses = tables.make_misses(chunk, len(self.psc_ways))
         out = [], [], []
@@ -91,6 +99,15 @@ class Model:
             out[1].extend((start + misses.at[:n2]).tolist())
             out[2].extend(misses.found[:n2].tolist())
         return out
+
+    def totals(self, stream, chunk, above):
+        """Misses of L1 and STLB and what `passed` says, with packed places; the type of these."""
+        packed = tables.pack(*self.looked_up(above))
+        last, passed = np.full(1, -1), np.zeros(len(self.psc_ways), np.int64)
+        missed = np.zeros(2, np.int64)
+        for start in range(0, len(stream), chunk):
+            missed += rows.lru_totals(stream[start : start + chunk].copy(), *packed, last, passed)
+        return [*missed.tolist(), *passed.tolist()], packed
 
 
 @st.composite
@@ -133,6 +150,32 @@ def test_levels_miss_where_plain_lists_miss(model, stream, chunk):
     if chunk == 1:
         stream = stream[:200]
     assert [*map(list, model.fast(stream, chunk))] == [*map(list, model.plainly(stream.tolist()))]
+
+
+def _totals(missed, walked, found, caches):
+    return [len(missed), len(walked), *(sum(at > cache for at in found) for cache in range(caches))]
+
+
+WIDE = 1 << 13
+"""So many groups leave no room for a place in 32 bits, beside rows of 9 bits and more."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(models(), streams(), st.sampled_from([63, 64, 65, 200, 10_000]), st.sampled_from([0, 1, WIDE]))
+def test_packed_places_give_the_same_totals(model, stream, chunk, above):
+    assert model.totals(stream, chunk, above)[0] == _totals(
+        *model.plainly(stream.tolist()), len(model.psc_ways)
+    )
+
+
+@pytest.mark.parametrize(("l1_ways", "above"), [([4] * 16, 0), ([4] * 16, WIDE), ([4, 3] * 8, 0)])
+def test_what_is_packed(l1_ways, above):
+    model = Model(np.arange(PAGES // 8) % 5 == 0, 16, l1_ways, 512, 12, [4, 2, 2])
+    stream = np.random.default_rng(4).integers(0, PAGES, 3 * rows.BLOCK + 77).astype(np.uint32)
+    totals, (place, l1, stlb, _) = model.totals(stream, len(stream), above)
+    assert totals == _totals(*model.plainly(stream.tolist()), 3)
+    assert place.dtype == (np.int64 if above else np.int32)
+    assert (np.ndim(l1.ways), np.ndim(stlb.ways)) == (int(l1_ways[1] == 3),) * 2
 
 
 def test_more_than_a_block_in_one_chunk():
@@ -236,7 +279,7 @@ def _compiled_functions(function, found):
 def test_no_two_loops_share_a_name():
     """A loop from the cache would otherwise be taken for another that this process compiled."""
     found = []
-    for kernel in (rows.lru_levels, rows.lru_pass):
+    for kernel in (rows.lru_levels, rows.lru_totals, rows.lru_pass):
         _compiled_functions(kernel, found)
     names = [f.py_func.__module__ + "." + f.py_func.__qualname__ for f in found]
     assert len(names) > 3 * len(WIDTHS)

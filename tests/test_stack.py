@@ -156,7 +156,7 @@ def test_all_set_counts_agree_with_the_level_by_level_replay(sets_log2, ways):
     missed = set_stacks.all_set_counts(stream, place, tables.make_rows(l1_ways), stacks, np.full(1, -1))
     number, psc = tables.make_psc(page * 0, none, none, np.zeros(0, int))
     place = tables.make_places(number, page & 15, page & (1 << sets_log2) - 1)
-    stlb = tables.make_rows(np.full(1 << sets_log2, ways))
+    stlb = tables.make_rows(np.full(1 << sets_log2, ways), 0, tables.ROW_BITS)
     misses = tables.make_misses(len(stream), 0)
     levels = rows.lru_levels(stream, place, tables.make_rows(l1_ways), stlb, psc, np.full(1, -1), misses)
     assert levels == (missed, missed - stacks.depths[sets_log2, :ways].sum())

@@ -137,7 +137,7 @@ def lru_reads(caches, unit, top, leaf_level, line_of, cycles, found):
     found : ndarray of int64, shape (table levels + 1, levels + 1)
         Reads of entries of each table level that each cache, or memory, had are added.
     """
-    if len(caches.rows.lanes) == 16 * len(caches.rows.ways):
+    if caches.rows.width == 16:
         _reads16(caches, unit, top, leaf_level, line_of, cycles, found)
     else:
         _reads32(caches, unit, top, leaf_level, line_of, cycles, found)

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from pagewalk.kernels._jit import inline, jit
-from pagewalk.kernels.lru.tables import EMPTY, GROUP_SHIFT
+from pagewalk.kernels.lru.tables import EMPTY
 from pagewalk.kernels.lru.vector import RUN, WIDTHS, changes, front, lowest, not_inlined, prefetch
 
 BLOCK = 2048
@@ -30,7 +32,7 @@ def _by_width(loop_of: Callable[[int], Callable[..., Any]]) -> Any:
     loop4, loop8, loop16, loop32, loop64, loop128 = (_named(loop_of(width), str(width)) for width in WIDTHS)
 
     def choose(rows, *rest):
-        width = len(rows.lanes) // len(rows.ways)
+        width = rows.width
         if width == 4:
             return loop4(rows, *rest)
         if width == 8:
@@ -56,6 +58,26 @@ def _named(function: Callable[..., Any], suffix: str) -> Any:
     return inline(function)
 
 
+def _ways_of(ways, row):
+    """Ways of a row; compiled for an array and for one number, which stays in a register."""
+    return ways[row] if np.ndim(ways) else ways
+
+
+@overload(_ways_of)
+def _ways_of_typed(ways, row):
+    if isinstance(ways, types.Array):
+
+        def looked_up(ways, row):
+            return ways[row]
+
+        return looked_up
+
+    def the_same(ways, row):
+        return ways
+
+    return the_same
+
+
 @inline
 def _next_changes(page, start, before):
     """Bit i is set where record start + i is of another page than the record before it, for i < 64."""
@@ -75,10 +97,10 @@ def _l1_loop(width: int) -> Any:
         """Send records through L1 from `start` on, until a block of them has missed.
 
         `before` is the page before the chunk. Returns where it ended and the number of misses, whose places
-        and positions are in `missed` and `at`.
+        and positions are in `missed` and `at`; no positions where `at` is None.
         """
         not_inlined()
-        lanes, ways, shift = rows
+        lanes, _, ways, _, row_mask, entry_at = rows
         n = np.uint64(0)
         while start < len(page) and n < BLOCK:
             change = _next_changes(page, start, before)
@@ -91,11 +113,12 @@ def _l1_loop(width: int) -> Any:
                 change &= change - ONE
                 prefetch(place, page[i + ahead])
                 here = place[page[i]]
-                row = np.uint64(here >> 32 & 0xFFFF)
+                row = np.uint64(here & row_mask)
                 missed[n] = here
-                at[n] = i
-                lane = front(lanes, row * lanes_in_row, np.int32(np.int32(here) >> shift), width)
-                n += np.uint64(np.uint64(lane) >= ways[row])
+                if at is not None:
+                    at[n] = i
+                lane = front(lanes, row * lanes_in_row, np.int32(here >> entry_at), width)
+                n += np.uint64(np.uint64(lane) >= _ways_of(ways, row))
             start += RUN
         missed[n] = EMPTY
         return min(start, len(page)), np.int64(n)
@@ -106,19 +129,19 @@ def _l1_loop(width: int) -> Any:
 def _stlb_loop(width: int) -> Any:
     lanes_in_row = np.uint64(width)
 
-    def stlb_loop(rows, place, at, at_out, group):
+    def stlb_loop(rows, place, at, at_out, group, group_at):
         """Send the L1 misses of a block through the STLB."""
         not_inlined()
-        lanes, ways, shift = rows
+        lanes, _, ways, row_at, row_mask, entry_at = rows
         n = j = np.uint64(0)
         here = place[j]
         while here >= 0:
-            row = np.uint64(here >> 48)
-            number = np.int32(here)
-            at_out[n] = at[j]
-            group[n] = number >> GROUP_SHIFT
-            lane = front(lanes, row * lanes_in_row, np.int32(number >> shift), width)
-            n += np.uint64(np.uint64(lane) >= ways[row])
+            row = np.uint64(here >> row_at & row_mask)
+            if at is not None:
+                at_out[n] = at[j]
+            group[n] = here >> group_at
+            lane = front(lanes, row * lanes_in_row, np.int32(here >> entry_at), width)
+            n += np.uint64(np.uint64(lane) >= _ways_of(ways, row))
             j += ONE
             here = place[j]
         group[n] = EMPTY
@@ -133,7 +156,7 @@ def _pass_loop(width: int) -> Any:
     def pass_loop(rows, place, entry, at, entry_out, at_out):
         """Send a stream through one level; `entry_out` and `at_out` may be `entry` and `at`."""
         not_inlined()
-        lanes, ways, _ = rows
+        lanes, ways = rows.lanes, rows.ways
         n = j = np.uint64(0)
         last = np.int32(EMPTY)
         below = entry[j]
@@ -141,14 +164,16 @@ def _pass_loop(width: int) -> Any:
             here = place[np.uint64(below)]
             own = np.int32(here)
             row = np.uint64(here >> 32)
-            where = at[j]
+            if at is not None:
+                where = at[j]
             j += ONE
             below = entry[j]
             if own == last and ways[row] > 0:
                 continue
             last = own
             entry_out[n] = own
-            at_out[n] = where
+            if at is not None:
+                at_out[n] = where
             lane = front(lanes, row * lanes_in_row, own, width)
             n += np.uint64(np.uint64(lane) >= ways[row])
         entry_out[n] = EMPTY
@@ -161,12 +186,12 @@ l1_block, _stlb_block, _pass_block = _by_width(_l1_loop), _by_width(_stlb_loop),
 
 
 @inline
-def _walk(psc, group, at, walk, found, passed, each):
+def _walk(psc, group, at, walk, found, passed):
     """Look the walks of a block up in the paging-structure caches; `group` and `walk` are spent."""
     for cache in range(len(psc.begin)):
         n = _pass_block(psc.rows, psc.place[psc.begin[cache] :], group, at, group, walk)
         passed[cache] += n
-        for i in range(n if each else 0):
+        for i in range(n):
             found[np.uint64(walk[i])] = cache + 1
         at = walk
 
@@ -179,8 +204,8 @@ def lru_levels(page, place, l1, stlb, psc, last, misses):
     ----------
     page : ndarray of uint32
         The records: indices into `place`.
-    place : ndarray of int64, shape (pages,)
-        As `make_places` makes them.
+    place : ndarray of int64 or int32, shape (pages,)
+        As `make_places` or `pack` make them.
     l1, stlb : Rows
     psc : Psc
     last : ndarray of int64, shape (1,)
@@ -192,22 +217,51 @@ def lru_levels(page, place, l1, stlb, psc, last, misses):
     -------
     l1_misses, stlb_misses : int
     """
-    block = np.empty(ROOM, np.int64)
+    block = np.empty(ROOM, place.dtype)
     group, walk = np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
     nth = np.arange(ROOM).astype(np.int32)
     start = l1_misses = stlb_misses = 0
-    each = misses.each
     while start < len(page):
-        l1_at = misses.l1_at[l1_misses if each else 0 :]
+        l1_at = misses.l1_at[l1_misses:]
         start, n = l1_block(l1, page, start, last[0], place, block, l1_at)
         l1_misses += n
-        first = stlb_misses if each else 0
-        n = _stlb_block(stlb, block, l1_at, misses.at[first:], group)
-        found = misses.found[first:]
-        if each:
-            found[:n] = 0
-        _walk(psc, group, nth, walk, found, misses.passed, each)
+        n = _stlb_block(stlb, block, l1_at, misses.at[stlb_misses:], group, psc.group_at)
+        found = misses.found[stlb_misses:]
+        found[:n] = 0
+        _walk(psc, group, nth, walk, found, misses.passed)
         stlb_misses += n
+    if len(page) > 0:
+        last[0] = page[len(page) - 1]
+    return l1_misses, stlb_misses
+
+
+@jit
+def lru_totals(page, place, l1, stlb, psc, last, passed):
+    """Send a chunk through all levels as `lru_levels` does; which access missed is not noted.
+
+    Positions carried from level to level cost 12 % on a random stream: docs/decisions/0003-fast-lru.md.
+
+    Parameters
+    ----------
+    page, place, l1, stlb, psc, last
+        As of `lru_levels`.
+    passed : ndarray of int64, shape (caches,)
+        Walks that found nothing in each paging-structure cache and those below are added.
+
+    Returns
+    -------
+    l1_misses, stlb_misses : int
+    """
+    block, group = np.empty(ROOM, place.dtype), np.empty(ROOM, np.int32)
+    start = l1_misses = stlb_misses = 0
+    while start < len(page):
+        start, n = l1_block(l1, page, start, last[0], place, block, None)
+        l1_misses += n
+        n = _stlb_block(stlb, block, None, None, group, psc.group_at)
+        stlb_misses += n
+        for cache in range(len(psc.begin)):
+            n = _pass_block(psc.rows, psc.place[psc.begin[cache] :], group, None, group, None)
+            passed[cache] += n
     if len(page) > 0:
         last[0] = page[len(page) - 1]
     return l1_misses, stlb_misses

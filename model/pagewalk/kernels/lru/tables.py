@@ -17,6 +17,12 @@ EMPTY = -1
 GROUP_SHIFT = 9
 """Units are numbered so that those with one path through the paging-structure caches share the bits above."""
 
+ROW_BITS = 16
+"""A place is, from the lowest bit up: row at L1, row at the STLB, number of the unit. So wide are the rows in
+places that `pack` has not made smaller."""
+
+NUMBER_AT = 2 * ROW_BITS
+
 MAX_WAYS, MAX_ROWS, MAX_NUMBER = WIDTHS[-1], 1 << 15, 1 << 31
 """What fits: ways of a set, rows of a level, numbers of units."""
 
@@ -26,10 +32,14 @@ class Rows(NamedTuple):
 
     lanes: NDArray[np.int32]
     """int32 (rows * width,), aligned to 64 bytes: the entries of each row, most recent first."""
-    ways: NDArray[np.uint64]
-    """uint64 (rows,): so many lanes of each row count as hits. 0: a row that always misses."""
-    shift: int
-    """An entry is the number of a unit >> this: so many units share one."""
+    width: int
+    ways: NDArray[np.uint64] | np.uint64
+    """uint64 (rows,), or one for all: so many lanes of a row count as hits. 0: a row that always misses."""
+    row_at: int
+    """The row of a place begins at this bit of it."""
+    row_mask: int
+    entry_at: int
+    """The entry of a place begins at this bit of it: the number, less its lowest bits where units share."""
 
 
 class Psc(NamedTuple):
@@ -42,6 +52,8 @@ class Psc(NamedTuple):
     """int64 (caches,): where each cache starts in `place`."""
     rows: Rows
     """The rows of all of them."""
+    group_at: int
+    """The group of a place of the TLBs begins at this bit of it."""
 
 
 class Misses(NamedTuple):
@@ -55,11 +67,9 @@ class Misses(NamedTuple):
     """Index of the paging-structure cache in which its walk found an entry; their number if in none."""
     passed: NDArray[np.int64]
     """int64 (caches,): walks that found nothing in each paging-structure cache and those below, added up."""
-    each: bool
-    """Whether the arrays above are wanted; else only `passed` is, and they hold anything."""
 
 
-def make_rows(ways: NDArray[np.integer], shift: int = 0) -> Rows:
+def make_rows(ways: NDArray[np.integer], shift: int = 0, row_at: int = 0) -> Rows:
     """Empty rows.
 
     Parameters
@@ -68,18 +78,21 @@ def make_rows(ways: NDArray[np.integer], shift: int = 0) -> Rows:
         Ways of the set in each row, at most `MAX_WAYS`. A row of 0 ways misses always.
     shift : int
         log2 of how many numbers of units share an entry.
+    row_at : {0, ROW_BITS}
+        Which row of a place is meant, that at L1 or that at the STLB.
     """
     width = next(w for w in WIDTHS if w >= ways.max(initial=0))
     memory = np.full(len(ways) * width + 16, EMPTY, np.int32)
     start = -memory.ctypes.data % 64 // 4
-    return Rows(memory[start : start + len(ways) * width], ways.astype(np.uint64), shift)
+    lanes = memory[start : start + len(ways) * width]
+    return Rows(lanes, width, ways.astype(np.uint64), row_at, (1 << ROW_BITS) - 1, NUMBER_AT + shift)
 
 
-def make_misses(accesses: int, caches: int, each: bool = True) -> Misses:
+def make_misses(accesses: int, caches: int) -> Misses:
     """Room for the misses of chunks of so many accesses, of a machine with so many walk caches."""
     room = accesses + 1
     places = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int8)
-    return Misses(*places, np.zeros(caches, np.int64), each)
+    return Misses(*places, np.zeros(caches, np.int64))
 
 
 def make_places(
@@ -98,7 +111,37 @@ def make_places(
     -------
     ndarray of int64, shape (pages,)
     """
-    return number.astype(np.int64) | first_row.astype(np.int64) << 32 | second_row.astype(np.int64) << 48
+    rows = first_row.astype(np.int64) | second_row.astype(np.int64) << ROW_BITS
+    return number.astype(np.int64) << NUMBER_AT | rows
+
+
+def pack(
+    place: NDArray[np.int64], l1: Rows, stlb: Rows, psc: Psc
+) -> tuple[NDArray[np.signedinteger], Rows, Rows, Psc]:
+    """The same in fewer bytes: places of 32 bits if they fit, one number of ways a level if its rows agree.
+
+    The entries in the rows stay what they are. Kernels are compiled for each of the four forms (two
+    widths; ways as numbers at both levels, or as arrays) when it first occurs.
+    """
+    mask = (1 << ROW_BITS) - 1
+    number, second, first = place >> NUMBER_AT, place >> ROW_BITS & mask, place & mask
+    second_at = int(first.max(initial=0)).bit_length()
+    number_at = second_at + int(second.max(initial=0)).bit_length()
+    less = NUMBER_AT - number_at
+    small = number << number_at | second << second_at | first
+    ways = [np.unique(np.asarray(rows.ways)[used]) for rows, used in ((l1, first), (stlb, second))]
+    if all(len(some) == 1 for some in ways):
+        l1, stlb = (rows._replace(ways=some[0]) for rows, some in zip((l1, stlb), ways, strict=True))
+    return (
+        small.astype(np.int32) if small.max(initial=0) < 1 << 31 else small,
+        _packed(l1, 0, second_at, less),
+        _packed(stlb, second_at, number_at, less),
+        psc._replace(group_at=psc.group_at - less),
+    )
+
+
+def _packed(rows: Rows, begin: int, end: int, less: int) -> Rows:
+    return rows._replace(row_at=begin, row_mask=(1 << end - begin) - 1, entry_at=rows.entry_at - less)
 
 
 def make_psc(
@@ -141,7 +184,9 @@ def make_psc(
         place[key] = name | np.where(here, sets, len(ways)).astype(np.int64) << 32
         places.append(place)
     begin = np.cumsum([0, *map(len, places)])[:-1]
-    return number, Psc(np.concatenate([*places, np.zeros(0, np.int64)]), begin, make_rows(np.append(ways, 0)))
+    rows = make_rows(np.append(ways, 0))
+    place = np.concatenate([*places, np.zeros(0, np.int64)])
+    return number, Psc(place, begin, rows, NUMBER_AT + GROUP_SHIFT)
 
 
 def _grouped(path: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -168,8 +213,8 @@ def drop(rows: Rows, gone: NDArray[np.bool_]) -> int:
     int
         How many went.
     """
-    lanes = rows.lanes.reshape(len(rows.ways), -1)
-    lanes[np.arange(lanes.shape[1]) >= rows.ways[:, None]] = EMPTY
+    lanes = rows.lanes.reshape(-1, rows.width)
+    lanes[np.arange(rows.width) >= np.reshape(rows.ways, (-1, 1))] = EMPTY
     leaves = (lanes >= 0) & gone[lanes]
     lanes[leaves] = EMPTY
     lanes[:] = np.take_along_axis(lanes, np.argsort(lanes < 0, axis=1, kind="stable"), axis=1)

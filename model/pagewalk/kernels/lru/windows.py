@@ -3,9 +3,11 @@
 The windows of the time series are counted inside: Python is entered once a chunk, not once a window.
 """
 
+import numpy as np
+
 from pagewalk.kernels._jit import jit
 from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, touch
-from pagewalk.kernels.lru.rows import BLOCK, lru_levels
+from pagewalk.kernels.lru.rows import BLOCK, lru_levels, lru_totals
 
 PIECE = 8 * BLOCK
 """Accesses whose misses are held before they are counted; they fit the second-level data cache. Ours."""
@@ -42,12 +44,11 @@ def lru_windows(
     ends : ndarray of int64, shape (windows,)
         Where in the chunk each window ends.
     place, l1, stlb, psc, last, misses
-        As of `lru_levels`; `misses` has room for the pieces in which the chunk is taken. All pages are
-        counted as one where it does not take each miss.
+        As of `lru_levels`; `misses` has room for the pieces in which the chunk is taken.
     numbered : ndarray of uint32
         Room for one piece.
     top_of, leaf_level, walks_of
-        As of `count_uniform_walks`; one row of `walks_of` where all pages are counted as one.
+        As of `count_uniform_walks`.
     by_page, touched : ndarray of int64
         As `count_misses` and `touch` fill them.
     window : ndarray of int64, shape (3, windows)
@@ -67,26 +68,69 @@ def lru_windows(
                 n, more = by_kind(part, flags[start:end], pages, fetches, kinds, numbered)
                 fetched += more
                 part = numbered[:n]
-            misses.passed[:] = 0
             n1, n2 = lru_levels(part, place, l1, stlb, psc, last, misses)
-            if not misses.each:
-                touched[0] += len(part)
-                by_page[0, 0] += n1
-                refs, left = 0, n2
-                for cache in range(len(top_of)):
-                    passed = misses.passed[cache] if cache < len(misses.passed) else 0
-                    walks_of[0, cache] += left - passed
-                    refs += (left - passed) * (top_of[cache] - leaf_level[0])
-                    left = passed
-            else:
-                touch(part, touched)
-                count_misses(part, misses.l1_at[:n1], by_page)
-                refs = count_uniform_walks(
-                    part, misses.at[:n2], misses.found[:n2], top_of, leaf_level, walks_of
-                )
+            touch(part, touched)
+            count_misses(part, misses.l1_at[:n1], by_page)
+            refs = count_uniform_walks(part, misses.at[:n2], misses.found[:n2], top_of, leaf_level, walks_of)
             window[0, w] += n1
             window[1, w] += n2
             window[2, w] += refs
+            accesses += len(part)
+            start = end
+    return accesses, fetched
+
+
+@jit
+def alike_windows(
+    page,
+    flags,
+    pages,
+    fetches,
+    ends,
+    place,
+    l1,
+    stlb,
+    psc,
+    last,
+    numbered,
+    top_of,
+    leaf_level,
+    walks_of,
+    by_page,
+    touched,
+    window,
+):
+    """As `lru_windows`, where all pages are counted as one: of one region and leaf size.
+
+    Only the first row of `walks_of` and of `by_page`, and the first of `touched`, are added to.
+
+    Returns
+    -------
+    accesses, fetched : int
+    """
+    accesses = fetched = start = 0
+    caches = len(psc.begin)
+    passed = np.empty(caches, np.int64)
+    for w in range(len(ends)):
+        while start < ends[w]:
+            end = min(start + len(numbered), ends[w])
+            part = page[start:end]
+            if len(flags) > 0:
+                n, more = by_kind(part, flags[start:end], pages, fetches, False, numbered)
+                fetched += more
+                part = numbered[:n]
+            passed[:] = 0
+            n1, n2 = lru_totals(part, place, l1, stlb, psc, last, passed)
+            touched[0] += len(part)
+            by_page[0, 0] += n1
+            window[0, w] += n1
+            window[1, w] += n2
+            left = n2
+            for cache in range(caches + 1):
+                behind = passed[cache] if cache < caches else 0
+                walks_of[0, cache] += left - behind
+                window[2, w] += (left - behind) * (top_of[cache] - leaf_level[0])
+                left = behind
             accesses += len(part)
             start = end
     return accesses, fetched

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.lru.rows import ONE, ROOM, l1_block
+from pagewalk.kernels.lru.tables import NUMBER_AT
 from pagewalk.kernels.lru.vector import front, not_inlined
 from pagewalk.kernels.sizes.lanes import LANES, TABLES, WAYS, ask, look_up
 
@@ -60,7 +61,7 @@ def _sets(set_of, block, sets):
     j = np.uint64(0)
     here = block[j]
     while here >= 0:
-        unit = np.uint64(np.int32(here))
+        unit = np.uint64(here >> NUMBER_AT)
         for table in range(TABLES):
             sets[table, j] = set_of[unit, table]
         j += ONE
@@ -75,7 +76,7 @@ def _depths(lanes, first, sets, block, depth):
     here = block[j]
     while here >= 0:
         row = first + np.uint64(sets[j])
-        lane = np.uint64(front(lanes, row * MOST, np.int32(here), WAYS))
+        lane = np.uint64(front(lanes, row * MOST, np.int32(here >> NUMBER_AT), WAYS))
         depth[j] = min(lane, MOST)
         j += ONE
         here = block[j]
@@ -116,20 +117,20 @@ def many_levels(page, place, class_of, l1, last, seconds, walks):
     """
     tables, caches = len(seconds.first), len(walks.ways)
     classes = len(seconds.depths)
-    block, at = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32)
+    block = np.empty(ROOM, np.int64)
     sets, depth = np.empty((TABLES, ROOM), np.uint16), np.empty((tables, ROOM), np.uint8)
     looking = np.zeros(LANES, walks.held.dtype)
     few = np.zeros((classes * caches, LANES), walks.held.dtype)
     added = 0
     start = l1_misses = 0
     while start < len(page):
-        start, n = l1_block(l1, page, start, last[0], place, block, at)
+        start, n = l1_block(l1, page, start, last[0], place, block, None)
         l1_misses += n
         _sets(seconds.set_of, block, sets)
         for table in range(tables):
             _depths(seconds.lanes, seconds.first[table], sets[table], block, depth[table])
         for j in range(n):
-            unit = np.uint64(np.int32(block[j]))
+            unit = np.uint64(block[j] >> NUMBER_AT)
             kind = class_of[unit]
             deepest = 0
             for table in range(tables):

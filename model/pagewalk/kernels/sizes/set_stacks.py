@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.lru.rows import ONE, ROOM, l1_block
-from pagewalk.kernels.lru.tables import EMPTY, make_rows
+from pagewalk.kernels.lru.tables import EMPTY, NUMBER_AT, ROW_BITS, make_rows
 from pagewalk.kernels.lru.vector import front, not_inlined
 
 WAYS = 32
@@ -45,9 +45,9 @@ def _table(lanes, mask, block, depths):
     n = j = np.uint64(0)
     here = block[j]
     while here >= 0:
-        row = np.uint64(mask + (here >> 48 & mask))
+        row = np.uint64(mask + (here >> ROW_BITS & mask))
         block[n] = here
-        depth = np.uint64(front(lanes, row * LANES, np.int32(here), WAYS))
+        depth = np.uint64(front(lanes, row * LANES, np.int32(here >> NUMBER_AT), WAYS))
         depths[min(depth, LANES)] += 1
         n += np.uint64(depth != 0)
         j += ONE
@@ -76,10 +76,10 @@ def all_set_counts(page, place, l1, stacks, last):
     -------
     l1_misses : int
     """
-    block, at = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32)
+    block = np.empty(ROOM, np.int64)
     start = l1_misses = 0
     while start < len(page):
-        start, missed = l1_block(l1, page, start, last[0], place, block, at)
+        start, missed = l1_block(l1, page, start, last[0], place, block, None)
         n = missed
         l1_misses += missed
         for c in range(len(stacks.depths)):
@@ -123,9 +123,9 @@ def _sampled_table(lanes, mask, block, chosen, depths):
     j = np.uint64(0)
     here = block[j]
     while here >= 0:
-        at = here >> 48
+        at = here >> ROW_BITS
         row = np.uint64(mask + 1 - CLASSES + (at & mask))
-        depth = np.uint64(front(lanes, row * LANES, np.int32(here), WAYS))
+        depth = np.uint64(front(lanes, row * LANES, np.int32(here >> NUMBER_AT), WAYS))
         depths[chosen[at & (CLASSES - 1)], min(depth, LANES)] += 1
         j += ONE
         here = block[j]
@@ -137,15 +137,15 @@ def sampled_set_counts(page, place, l1, stacks, last):
 
     Parameters, and what is returned, are those of `all_set_counts`; `stacks` is `SampledStacks`.
     """
-    block, at = np.empty(ROOM, np.int64), np.empty(ROOM, np.int32)
+    block = np.empty(ROOM, np.int64)
     start = l1_misses = 0
     while start < len(page):
-        start, missed = l1_block(l1, page, start, last[0], place, block, at)
+        start, missed = l1_block(l1, page, start, last[0], place, block, None)
         l1_misses += missed
         n = 0
         for j in range(missed):
             here = block[j]
-            of = here >> 48 & (CLASSES - 1)
+            of = here >> ROW_BITS & (CLASSES - 1)
             stacks.seen[of] += 1
             block[n] = here
             n += stacks.chosen[of] >= 0

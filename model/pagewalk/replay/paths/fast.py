@@ -78,6 +78,7 @@ def fast(
         MAX_NUMBER,
         MAX_ROWS,
         MAX_WAYS,
+        ROW_BITS,
         make_misses,
         make_places,
         make_psc,
@@ -127,7 +128,7 @@ def fast(
     return Fast(
         place,
         make_rows(np.append(first.ways, 0), names.shift[0]),
-        make_rows(np.append(second.ways, 0), names.shift[1]),
+        make_rows(np.append(second.ways, 0), names.shift[1], ROW_BITS),
         psc_rows,
         np.full(1, -1, np.int64),
         make_misses(room, len(psc.level)),
@@ -143,10 +144,13 @@ class FastPath:
     """The fast path of one run, where its machine has one."""
 
     def __init__(self, run: Run, fast: Fast) -> None:
+        from pagewalk.kernels.lru.tables import pack
+
         self.run, self.fast = run, fast
         self.numbered = np.empty(run.size, np.uint32)
         alike = len(fast.walks_of) < len(fast.place)
-        self.misses = fast.misses._replace(each=not alike)
+        self.packed = pack(fast.place, fast.l1, fast.stlb, fast.psc) if alike else None
+        """Where all pages are counted as one: smaller places, of the same rows."""
         self.l1 = 0
         self.uniform = not run.machine.cache and not run.machine.walker.window_accesses
         """Every walk reference costs the same, and the program waits for each walk: `windows` will do."""
@@ -173,7 +177,7 @@ class FastPath:
 
     def windows(self, chunk: Chunk) -> None:
         """Send a chunk of any number of windows through vector rows, and count."""
-        from pagewalk.kernels.lru.windows import lru_windows
+        from pagewalk.kernels.lru.windows import alike_windows, lru_windows
 
         run, fast = self.run, self.fast
         tally, walker = run.tally, run.machine.walker
@@ -182,27 +186,20 @@ class FastPath:
             np.arange(chunk.start - chunk.start % tally.per_window, end, tally.per_window) + tally.per_window
         )
         counted = np.zeros((3, len(ends)), np.int64)
-        accesses, fetches = lru_windows(
-            plain(chunk.page, np.uint32),
-            ABSENT if chunk.flags is None else plain(chunk.flags, np.uint8),
-            len(run.mapping.page),
-            run.fetches,
-            run.kinds_differ,
-            np.minimum(ends, end) - chunk.start,
-            fast.place,
-            fast.l1,
-            fast.stlb,
-            fast.psc,
-            fast.last,
-            self.misses,
-            self.numbered,
-            fast.top_of,
-            fast.leaf_level,
-            fast.walks_of,
-            tally.by_page,
-            tally.touched,
-            counted,
-        )
+        page = plain(chunk.page, np.uint32)
+        flags = ABSENT if chunk.flags is None else plain(chunk.flags, np.uint8)
+        ends = np.minimum(ends, end) - chunk.start
+        kinds = len(run.mapping.page), run.fetches
+        counters = fast.top_of, fast.leaf_level, fast.walks_of, tally.by_page, tally.touched, counted
+        if self.packed is not None:
+            accesses, fetches = alike_windows(
+                page, flags, *kinds, ends, *self.packed, fast.last, self.numbered, *counters
+            )
+        else:
+            rows = fast.place, fast.l1, fast.stlb, fast.psc, fast.last, fast.misses
+            accesses, fetches = lru_windows(
+                page, flags, *kinds, run.kinds_differ, ends, *rows, self.numbered, *counters
+            )
         l1, stlb = counted[:2].sum(axis=1).tolist()
         tally.accesses += accesses
         tally.fetches += fetches
