@@ -1,6 +1,7 @@
 """What stands beside results on a page: sweeps, curves, measurements, the life of a kernel's memory."""
 
 import json
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -12,7 +13,9 @@ from pagewalk.cli.report import report
 from pagewalk.errors import BadInput
 from pagewalk.replay.result import KernelLife, encode
 from pagewalk.report.pages.beside import changed_cell, heat
+from pagewalk.report.pages.html import NARROW_INCHES
 from pagewalk.report.pages.result import Beside, Named, page
+from pagewalk.report.studies.curve import figure
 from pagewalk.study.curve import Curve, Curves
 from pagewalk.study.validation.validate import Outcome, Row, Validation
 
@@ -200,3 +203,18 @@ def test_damaged_files_are_refused(tmp_path, name, content, message):
     with pytest.raises(BadInput, match=message):
         run(tmp_path / name, "--out", tmp_path / "page.html")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_on_a_phone_no_processors_label_lies_on_another():
+    found = curves()
+    drawn = figure(found.trace, found.curves, {"n1": 1280, "skylake": 1536, "zen3": 2048, "m1": 3072})
+    drawn.set_size_inches(NARROW_INCHES, drawn.get_figheight())
+    drawn.canvas.draw()
+    labels = [text for text in drawn.axes[0].texts if text.get_rotation() == 90]
+    assert [text.get_text() for text in labels] == [
+        "1,280 to 1,536  2 processors",
+        "2,048  zen3",
+        "3,072  m1",
+    ]
+    boxes = [text.get_window_extent() for text in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

@@ -205,6 +205,7 @@ def price(result: Result, machine: str) -> Figure:
                 axes.annotate(words.shorten(caller_name, 30), (paid, saved), (-8 if right else 8, 0),
                               textcoords="offset points", va="center", ha="right" if right else "left",
                               size=8)  # fmt: skip
+        axes.yaxis.set_major_formatter("{x:,.10g}")
         axes.set_xlabel(f"memory that rounding adds, {name}")
         axes.set_ylabel("walk cycles saved\nper 1000 accesses")
         axes.margins(0.08, 0.14)

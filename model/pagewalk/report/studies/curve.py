@@ -23,6 +23,9 @@ SHOWN = (1, 16, 32, 64, 96, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
 SHOWN_WAYS, FEWEST_SETS = (1, 2, 4, 6, 8, 12, 16), 16
 """Ways and sets of the table of second levels."""
 
+LABELS_APART = 1.3
+"""Second levels nearer than this ratio share a label: on a phone, labels would lie on each other."""
+
 
 def show(trace: str, curves: Sequence[Curve], console: Console | None = None) -> None:
     """Print the misses of a fully associative LRU TLB of each of the sizes that processors have."""
@@ -120,18 +123,19 @@ def figure(trace: str, curves: Sequence[Curve], processors: Mapping[str, int]) -
                 color=colour,
                 va="center",
             )
-        for entries in sorted(set(processors.values())):
-            names = [name for name, size in processors.items() if size == entries]
+        for sizes_beside in _beside(sorted(set(processors.values()))):
+            names = [name for name, size in processors.items() if size in sizes_beside]
             said = names[0] if len(names) == 1 else f"{len(names)} processors"
-            axes.axvline(entries, color=style.RULE, linewidth=0.8, zorder=0)
+            for entries in sizes_beside:
+                axes.axvline(entries, color=style.RULE, linewidth=0.8, zorder=0)
             axes.annotate(
-                f"{entries:,}  {said}",
-                (entries, 1.0),
+                f"{_from_to(sizes_beside)}  {said}",
+                (sizes_beside[-1], 1.0),
                 (3, -3),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 rotation=90,
-                size=6.5,
+                size=7,
                 color=style.QUIET,
                 va="top",
                 ha="left",
@@ -142,13 +146,29 @@ def figure(trace: str, curves: Sequence[Curve], processors: Mapping[str, int]) -
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_major_formatter("{x:,.10g}")
         axes.set_xlabel(
-            "entries of the TLB (dots: within a tenth of the misses that no size avoids, and what they reach)"
+            "entries of the TLB (dots: within a tenth of\n"
+            "the misses that no size avoids, and what they reach)"
         )
         axes.set_ylabel("misses per 1000 accesses")
         axes.grid(axis="y", color=style.RULE, linewidth=0.6)
         axes.tick_params(length=0, labelcolor=style.QUIET)
         axes.spines[["left", "bottom"]].set_visible(False)
     return drawn
+
+
+def _beside(sizes: Sequence[int]) -> list[list[int]]:
+    """Ascending sizes, those together whose labels would lie on each other."""
+    groups: list[list[int]] = []
+    for size in sizes:
+        if groups and size < LABELS_APART * groups[-1][0]:
+            groups[-1].append(size)
+        else:
+            groups.append([size])
+    return groups
+
+
+def _from_to(sizes: Sequence[int]) -> str:
+    return f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
 
 
 def _message(curves: Sequence[Curve]) -> str:
