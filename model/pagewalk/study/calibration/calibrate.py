@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
@@ -87,7 +88,12 @@ def worked_out(found: Here, measured: Measured) -> Calibration:
     derive.walkers(draft, points)
     derive.counters(draft, measured.counted)
     machine = draft.machine()
-    held_out = [(p, predict(p.pattern, machine).figures["cycles"]) for p in points["held out"]]
+    lie = derive.frames(draft, points)
+    tried = [
+        p if p.pattern.leaf == "2M" else p._replace(pattern=replace(p.pattern, frames=lie))
+        for p in points["held out"]
+    ]
+    held_out = [(p, predict(p.pattern, machine).figures["cycles"]) for p in tried]
     return Calibration(
         found, draft.file, machine, draft.values, draft.missing, points, tlb, data, held_out, measured.stolen
     )

@@ -6,7 +6,7 @@ all that is known by then, gives the measured time.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -313,6 +313,20 @@ def _solve(draft: Draft, points: Sequence[Point], table: str, name: str) -> None
     spread = float(np.median([point.spread for point in points]))
     draft.values[label] = Value(min(found), min(found), max(found) * (1 + spread), how)
     draft.put(table, name, how, latency_cycles=max(round(min(found)), near))
+
+
+def frames(draft: Draft, points: Points) -> Literal["packed", "scattered"]:
+    """How 4K pages of this process lie in physical memory: as the model fits chases over more than L2 holds.
+
+    In a guest, neighbours share lines of the host's tables where their frames are neighbours too; memory
+    that was cut up by what ran before gives each page a line of its own.
+    """
+    machine, wrong = draft.machine(), dict[Literal["packed", "scattered"], float]()
+    for lie in ("packed", "scattered"):
+        said = [predict(replace(p.pattern, frames=lie), machine).figures["cycles"] for p in points["frames"]]
+        errors = [cycles / p.cycles - 1 for cycles, p in zip(said, points["frames"], strict=True)]
+        wrong[lie] = float(np.sqrt(np.square(errors).mean()))
+    return min(wrong, key=lambda lie: wrong[lie])
 
 
 def pde_reach(draft: Draft, points: Points, data: float) -> None:

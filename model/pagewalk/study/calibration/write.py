@@ -36,7 +36,7 @@ def case_file(found: Calibration, machine: str) -> str:
     measured = [
         {
             "quantity": "cycles",
-            "at": {k: getattr(point.pattern, k) for k in ("pages", "stride", "leaf", "chains")},
+            "at": {k: getattr(point.pattern, k) for k in ("pages", "stride", "leaf", "chains", "frames")},
             "value": round(point.cycles, 2),
             "band": BAND,
             "note": f"the middle pass took {point.spread:.1%} longer",

@@ -35,6 +35,7 @@ PLAN: dict[str, list[Chase]] = {
     "walking": [Chase(pages=n, stride=1 << 16) for n in (512, 640, 768, 1024)],
     "chains": [Chase(pages=512, stride=1 << 18, chains=k) for k in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)],
     "spaced": [Chase(pages=n, stride=1 << s) for s in (21, 23, 24, 26, 28) for n in (96, 128, 192, 256, 320)],
+    "frames": [Chase(pages=n) for n in (5000, 9000, 15000)],
     "2M near": [Chase(pages=n, leaf="2M") for n in (128, 160)],
     "2M apart": [Chase(pages=n, stride=1 << 21, leaf="2M") for n in (8, 16, 24, 32, 40, 48, 64, 80, 96, 128)],
     "held out": [
