@@ -171,6 +171,9 @@ class Read:
             return float("nan")
         return millions(lambda: OWN_TOOLS[name](self.path), self.count)
 
+    track_read.pretty_name = "Trace files: read"
+    track_import.pretty_name = "Trace files: import"
+    track_own_tool.pretty_name = "Trace files: read by the format's own tool"
     track_read.unit = track_import.unit = track_own_tool.unit = "million records / s of CPU time"
 
 
