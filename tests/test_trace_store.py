@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pagewalk.errors import BadInput
 from pagewalk.trace.cut import cut
 from pagewalk.trace.encode import RawChunk
 from pagewalk.trace.open import open_trace
-from pagewalk.trace.store.write import write_stream, write_trace
+from pagewalk.trace.store.write import FEW, ColumnWriter, write_stream, write_trace
 from pagewalk.trace.trace import EVENT, FLUSH_RANGE, SWITCH, Chunk, Trace, from_pages
 
 SHARED = Path(__file__).parents[2] / "shared" / "traces"
@@ -191,6 +192,30 @@ def test_a_stream_without_accesses_is_no_trace(tmp_path):
     with pytest.raises(BadInput, match="no access at all"):
         write_stream(iter(()), tmp_path / "t")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_column_is_closed_only_when_no_thread_writes_to_it(tmp_path, monkeypatch, error):
+    """An interrupt while one thread still compresses: its compressor must not be flushed meanwhile."""
+    said, really_close = [], ColumnWriter.close
+
+    def close(self):
+        said.append("closed")
+        really_close(self)
+
+    def write(self, records):
+        if self.path.name.startswith("page"):
+            raise error
+        time.sleep(0.2)
+        said.append("written")
+
+    monkeypatch.setattr(ColumnWriter, "write", write)
+    monkeypatch.setattr(ColumnWriter, "close", close)
+    address = np.zeros(FEW, np.uint64)
+    with pytest.raises((KeyboardInterrupt, OSError, BadInput)):
+        write_stream(iter([RawChunk(address, address.astype(np.uint8))]), tmp_path / "t")
+    assert said[-3:] == ["closed"] * 3 and said.count("closed") == 3
+    assert said.count("written") == 2
 
 
 def test_a_target_that_cannot_be_made(tmp_path):

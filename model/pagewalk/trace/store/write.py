@@ -170,7 +170,6 @@ def write_stream(
     dictionary, cpus, records, events = Dictionary(), 1, 0, Events()
     with _new_folder(target) as folder:
         with ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(len(OPTIONAL) + 1))
             writers: dict[str, ColumnWriter] = {}
 
             @stack.callback
@@ -178,6 +177,9 @@ def write_stream(
                 for writer in writers.values():
                     writer.close()
 
+            pool = stack.enter_context(
+                ThreadPoolExecutor(len(OPTIONAL) + 1)
+            )  # waited for before files are closed
             for raw in chunks:
                 page = dictionary.encode(raw.address, raw.space)
                 events.add(raw.events, records)
