@@ -177,9 +177,8 @@ def write_stream(
                 for writer in writers.values():
                     writer.close()
 
-            pool = stack.enter_context(
-                ThreadPoolExecutor(len(OPTIONAL) + 1)
-            )  # waited for before files are closed
+            # Entered last: its threads are waited for before the files that they write to are closed.
+            pool = stack.enter_context(ThreadPoolExecutor(len(OPTIONAL) + 1))
             for raw in chunks:
                 page = dictionary.encode(raw.address, raw.space)
                 events.add(raw.events, records)
