@@ -49,10 +49,10 @@ def test_a_pipe_is_written_into_and_stays(tmp_path):
 def test_ready_leaves_nothing_and_refuses_early(tmp_path):
     (tmp_path / "file").write_text("old")
     ready(tmp_path / "file")
-    ready(tmp_path / "new" / "file")
+    ready(tmp_path / "new" / "deep" / "file")
     assert (tmp_path / "file").read_text() == "old"
-    assert list((tmp_path / "new").iterdir()) == []
-    for target in (tmp_path / "file" / "below", tmp_path / "new"):
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    for target in (tmp_path / "file" / "below", tmp_path):
         with pytest.raises(BadInput, match="cannot be written"):
             ready(target)
 

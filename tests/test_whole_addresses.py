@@ -143,6 +143,7 @@ def test_a_folder_and_info_tell_processes_and_cpus_apart(several, pagewalk):
     found = sorted(zip(trace.pages.tolist(), trace.spaces.tolist(), strict=True))
     assert found == [(0x1, 1), (0x1, 2), (0xFFFF_C900_0000_0, 0)]  # the kernel's is shared by all
     assert [(int(e["position"]), int(e["cpu"]), int(e["space"])) for e in trace.events] == [
+        (4, 0, 1),  # who was there from the start
         (4, 0, 2),
         (6, 0, 1),
     ]

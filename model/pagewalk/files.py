@@ -1,6 +1,7 @@
 """Write a file whole or not at all; read one that has an end."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pagewalk.errors import BadInput
@@ -35,13 +36,14 @@ def write_whole(target: Path, content: bytes) -> None:
 
 
 def ready(target: Path) -> None:
-    """Make the folder of what will be written after long work, and see that it takes a file.
+    """See that what will be written after long work can be written; leave nothing.
 
     Raises
     ------
     BadInput
         The folder cannot be made or written, or the target is a folder.
     """
+    missing = [folder for folder in target.parents if not folder.exists()]
     try:
         if target.is_dir():
             raise IsADirectoryError(0, "Is a directory")
@@ -52,6 +54,10 @@ def ready(target: Path) -> None:
             partial.unlink()
     except OSError as error:
         raise BadInput(target, f"cannot be written: {error.strerror}", _MEND) from error
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def read_at_most(file: Path, most_bytes: int) -> bytes:
