@@ -151,7 +151,7 @@ def test_a_folder_and_info_tell_processes_and_cpus_apart(several, pagewalk):
     info = json.loads(pagewalk("trace", "info", several, "--json", "-"))
     assert info["records_by_cpu"] == [6, 3]
     assert {part["name"]: part["accesses"] for part in info["spaces"]} == {"0": 4, "1": 2, "2": 3}
-    assert info["events"] == 2
+    assert info["events"] == 3
 
 
 @pytest.mark.parametrize(
