@@ -3,6 +3,7 @@
 import random
 
 from pagewalk.replay.result import Provenance, RegionCost, Replay, Result, TraceFacts, Windows
+from pagewalk.study.validation.validate import Outcome, Row
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -176,3 +177,24 @@ def several_machines(count=5):
 
 def three_mappings():
     return result(replay("base"), replay("pmd", walks=9000, seed=2), replay("recorded", walks=12_000, seed=3))
+
+
+def measured_row(measured, predicted, inside, quantity="walk_cycles"):
+    return Row(
+        quantity=quantity,
+        per="access",
+        at={},
+        over={},
+        measured=measured,
+        predicted=predicted,
+        sampling_error=0.0,
+        error=predicted / measured - 1,
+        low=0.9 * measured,
+        high=1.1 * measured,
+        inside=inside,
+    )
+
+
+def measured_case(name, rows, **more):
+    more = {"machine": "textbook-setassoc", **more}
+    return Outcome(name=name, title=name, source="made up", verdict="inside", rows=rows, **more)

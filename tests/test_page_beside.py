@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 import fakes
+from fakes import measured_case as case
+from fakes import measured_row as row
 from outline import Outline, check_heard, check_whole
 from pagewalk.cli.report import report
 from pagewalk.errors import BadInput
@@ -17,7 +19,7 @@ from pagewalk.report.pages.html import NARROW_INCHES
 from pagewalk.report.pages.result import Beside, Named, page
 from pagewalk.report.studies.curve import figure
 from pagewalk.study.curve import Curve, Curves
-from pagewalk.study.validation.validate import Outcome, Row, Validation
+from pagewalk.study.validation.validate import Validation
 
 
 def cell(mapping, cycles, entries=512, ways=4, **more):
@@ -59,25 +61,6 @@ def curves():
 
 
 def validation():
-    def row(measured, predicted, inside):
-        return Row(
-            quantity="walk_cycles",
-            per="access",
-            at={},
-            over={},
-            measured=measured,
-            predicted=predicted,
-            sampling_error=0.0,
-            error=predicted / measured - 1,
-            low=0.9 * measured,
-            high=1.1 * measured,
-            inside=inside,
-        )
-
-    def case(name, rows, **more):
-        more = {"machine": "textbook-setassoc", **more}
-        return Outcome(name=name, title=name, source="made up", verdict="inside", rows=rows, **more)
-
     return Validation(
         cases=[
             case("one", [row(10.0, 10.5, True), row(10.0, 14.0, False)]),

@@ -4,6 +4,8 @@ import msgspec
 import pytest
 
 import fakes
+from fakes import measured_case as case
+from fakes import measured_row as row
 from pagewalk.hardware.load import load
 from pagewalk.hardware.machine import Memory
 from pagewalk.report import sure
@@ -13,31 +15,10 @@ from pagewalk.study.replays import replays, result, subject
 from pagewalk.study.validation.read import packaged as case_names
 from pagewalk.study.validation.read import read
 from pagewalk.study.validation.standing import outcomes, packaged, standing
-from pagewalk.study.validation.validate import Outcome, Row, Validation, validate
+from pagewalk.study.validation.validate import Validation, validate
 
 CHEAP = ("knees-zen3", "knees-neoverse-v2", "power9-git-diff")
 """Packaged cases that are predicted in a second or two."""
-
-
-def row(measured, predicted, inside, quantity="walk_cycles"):
-    return Row(
-        quantity=quantity,
-        per="access",
-        at={},
-        over={},
-        measured=measured,
-        predicted=predicted,
-        sampling_error=0.0,
-        error=predicted / measured - 1,
-        low=0.9 * measured,
-        high=1.1 * measured,
-        inside=inside,
-    )
-
-
-def case(name, rows, **more):
-    more = {"machine": "textbook-setassoc", **more}
-    return Outcome(name=name, title=name, source="made up", verdict="inside", rows=rows, **more)
 
 
 MADE_UP = Validation(
