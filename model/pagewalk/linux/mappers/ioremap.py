@@ -66,9 +66,7 @@ def _ioremap(event: Ioremap, kernel: Kernel) -> None:
                     kernel.maps.flush(at, at + kernel.page_bytes, "table freed")
                 at += 1 << shift
     except OutOfTables:
-        kernel.maps.tables.unmap(start, start + size)
-        kernel.maps.space.free(start)
-        kernel.note("failure", "no page for a table", start, start + size)
+        kernel.give_up(start, size)
         return
     kernel.areas[event.name] = Area(
         event.name,

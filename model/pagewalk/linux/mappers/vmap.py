@@ -50,9 +50,7 @@ def _vmap(event: Vmap, kernel: Kernel) -> None:
     try:
         kernel.maps.tables.map_pages(start, frames, PAGE_KERNEL)
     except OutOfTables:
-        kernel.maps.tables.unmap(start, start + size)
-        kernel.maps.space.free(start)
-        kernel.note("failure", "no page for a table", start, start + size)
+        kernel.give_up(start, size)
         return
     kernel.areas[event.name] = Area(
         event.name,

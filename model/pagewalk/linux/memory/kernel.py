@@ -259,6 +259,12 @@ class Kernel:
         self.maps.space.free(area.start)
         return area
 
+    def give_up(self, start: int, size: int) -> None:
+        """Undo a mapping that found no page for a table."""
+        self.maps.tables.unmap(start, start + size)
+        self.maps.space.free(start)
+        self.note("failure", "no page for a table", start, start + size)
+
     def vrealloc(self, name: str, size_bytes: int) -> Area | None:
         """Resize an area (7.3): in place while its memory lasts, else copy it to a new one with base pages.
 
