@@ -126,6 +126,9 @@ HEADER, FOOTER, VERSION_MOST = 25, 26, 99
 """Types of the first and the last entry of an offline trace file; its version, 2 to 5 so far, is the header's
 value."""
 
+DRMEMTRACE_START = np.array([0, -1, 0])
+"""Before the first entry: CPU, process, where the next instruction of a bundle is."""
+
 
 def recognises_drmemtrace(path: Path, head: bytes) -> bool:
     """By the header entry."""
@@ -143,32 +146,61 @@ def read_drmemtrace(path: Path) -> Raw:
     """
 
     def chunks(size: int) -> Iterator[RawChunk]:
-        from pagewalk.kernels.trace.parse.records import BUNDLE, CPU_ID, DRMEMTRACE_MOST, MARKER, drmemtrace
-
-        state, processes, done, last = np.array([0, -1, 0]), Processes(path), 0, -1
+        state, processes, done, last = DRMEMTRACE_START.copy(), Processes(path), 0, -1
         for block in words(path, ENTRY.itemsize):
-            word = block.view("<u4").astype(np.uint32)
-            kind, length = word[:, 0] & 0xFFFF, word[:, 0] >> 16
-            room = DRMEMTRACE_MOST * int(np.count_nonzero(kind == BUNDLE)) + len(word)
-            address, flags = np.empty(room, np.int64), np.empty(room, np.uint8)
-            cpu, process = np.empty(room, np.uint8), np.empty(room, np.int64)
-            count, wrong = drmemtrace(word, state, address, flags, cpu, process)
-            if wrong >= 0:
-                if (kind[wrong], length[wrong]) == (MARKER, CPU_ID):
-                    raise BadInput(
-                        f"{path}: entry {done + wrong}",
-                        f"CPU {word[wrong, 1] & 0xFFF}",
-                        "256 CPUs at most can be told apart",
-                    )
-                raise BadInput(
-                    f"{path}: entry {done + wrong}",
-                    f"of type {kind[wrong]} and size {length[wrong]}",
-                    "the file is damaged, or of a newer version of the format",
-                )
-            done, last = done + len(word), int(kind[-1])
-            chunk = RawChunk(address[:count].view(np.uint64), flags[:count], cpu[:count])
-            yield from pieces(processes.switched(processes.spaced(chunk, process[:count])), size)
+            entry = block.view(ENTRY).reshape(-1)
+            chunk, process = drmemtrace_accesses(entry, state, path, done)
+            done, last = done + len(entry), int(entry["type"][-1])
+            yield from pieces(processes.switched(processes.spaced(chunk, process)), size)
         if last != FOOTER:
             raise BadInput(f"{path}: entry {done}", "ends without a footer", "copy or record it again")
 
     return packed.raw(path, chunks, "flags", "cpu")
+
+
+def drmemtrace_accesses(
+    entry: NDArray[np.void], state: NDArray[np.int64], where: object, before: int
+) -> tuple[RawChunk, NDArray[np.int64]]:
+    """Take apart a block of entries.
+
+    Parameters
+    ----------
+    entry : ndarray of ENTRY
+    state : ndarray of int64
+        `DRMEMTRACE_START` at first; what one block leaves to the next.
+    where : object
+        What is read, for people.
+    before : int
+        Entries before this block.
+
+    Returns
+    -------
+    chunk : RawChunk
+        With flags and CPU.
+    process : ndarray of int64
+        Id of the process that made each access; -1 if no entry has named it.
+
+    Raises
+    ------
+    BadInput
+        An entry is of no known type, or its CPU cannot be told apart.
+    """
+    from pagewalk.kernels.trace.parse.records import BUNDLE, CPU_ID, DRMEMTRACE_MOST, MARKER, drmemtrace
+
+    word = entry.view("<u4").reshape(-1, 3).astype(np.uint32)
+    kind, length = entry["type"], entry["size"]
+    room = DRMEMTRACE_MOST * int(np.count_nonzero(kind == BUNDLE)) + len(entry)
+    address, flags = np.empty(room, np.int64), np.empty(room, np.uint8)
+    cpu, process = np.empty(room, np.uint8), np.empty(room, np.int64)
+    count, wrong = drmemtrace(word, state, address, flags, cpu, process)
+    if wrong >= 0:
+        place = f"{where}: entry {before + wrong}"
+        if (kind[wrong], length[wrong]) == (MARKER, CPU_ID):
+            told = f"CPU {word[wrong, 1] & 0xFFF}"
+            raise BadInput(place, told, "256 CPUs at most can be told apart")
+        raise BadInput(
+            place,
+            f"of type {kind[wrong]} and size {length[wrong]}",
+            "the file is damaged, or of a newer version of the format",
+        )
+    return RawChunk(address[:count].view(np.uint64), flags[:count], cpu[:count]), process[:count]
