@@ -100,13 +100,13 @@ def test_huge_pages_of_this_process_are_found():
 
 @pytest.fixture
 def valgrind(tmp_path, monkeypatch):
-    """Put a stand-in for valgrind first in PATH, whose body is a shell script; FD is where the log goes."""
+    """Put a stand-in for valgrind first in PATH, whose body is a shell script; the log goes to 9."""
     folder = tmp_path / "bin"
     folder.mkdir()
 
     def install(body):
         script = folder / "valgrind"
-        find = 'for word in "$@"; do case $word in --log-fd=*) FD=${word#--log-fd=};; esac; done\n'
+        find = 'for word in "$@"; do case $word in --log-file=*) exec 9>"${word#--log-file=}";; esac; done\n'
         script.write_text(f"#!/bin/bash\n{find}{body}\n")
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
@@ -122,7 +122,7 @@ def accesses(trace):
 
 
 def test_the_stream_becomes_the_same_trace_as_the_file(tmp_path, valgrind):
-    valgrind(f"cat {LACKEY} >&$FD; exit 3")
+    valgrind(f"cat {LACKEY} >&9; exit 3")
     told = []
     assert record(["true", "a b"], tmp_path / "out", progress=told.append) == 3
     trace = open_trace(tmp_path / "out")
@@ -134,7 +134,7 @@ def test_the_stream_becomes_the_same_trace_as_the_file(tmp_path, valgrind):
 
 
 def test_a_number_of_records_ends_the_program(tmp_path, valgrind):
-    valgrind(f"while true; do cat {LACKEY} >&$FD || exit 1; done")
+    valgrind(f"while true; do cat {LACKEY} >&9 || exit 1; done")
     assert record(["true"], tmp_path / "out", records=100) == 0
     trace = open_trace(tmp_path / "out")
     whole = accesses(open_trace(LACKEY))
@@ -145,8 +145,8 @@ def test_a_number_of_records_ends_the_program(tmp_path, valgrind):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("echo nonsense >&$FD", "'nonsense' is no access"),
-        ("printf ' L 1000,8\\n L 10' >&$FD", "ends within a line"),
+        ("echo nonsense >&9", "'nonsense' is no access"),
+        ("printf ' L 1000,8\\n L 10' >&9", "ends within a line"),
         ("true", "no accesses"),
         ("exit 127", "cannot be run by valgrind"),
     ],
@@ -164,6 +164,8 @@ def test_missing_programs_are_named(tmp_path, monkeypatch, valgrind):
         record(["no-such-program"], tmp_path / "out")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(BadInput, match="valgrind: is not installed; apt-get install valgrind"):
+        record(["/bin/true"], tmp_path / "out", tool="valgrind")
+    with pytest.raises(BadInput, match="valgrind or drrun: is not installed"):
         record(["/bin/true"], tmp_path / "out")
 
 

@@ -11,9 +11,15 @@ from pagewalk.cli.progress import progress
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make; PROGRAM.trace unless named.")
 @click.option("--records", type=click.IntRange(1), help="End the program after so many.")
+@click.option(
+    "--with",
+    "tool",
+    type=click.Choice(["valgrind", "drmemtrace"]),
+    help="By default the first of them that is installed; drmemtrace is DynamoRIO's.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def record(out: Path | None, records: int | None, command: tuple[str, ...]) -> None:
-    """Run COMMAND under valgrind and write what it accesses as a trace folder.
+def record(out: Path | None, records: int | None, tool: str | None, command: tuple[str, ...]) -> None:
+    """Run COMMAND under valgrind or DynamoRIO and write what it accesses as a trace folder.
 
     Write -- before COMMAND. Its memory map becomes the layout: anonymous memory is what the mapping pmd
     maps with huge pages. A program runs some 50 to 100 times slower than alone.
@@ -26,7 +32,7 @@ def record(out: Path | None, records: int | None, command: tuple[str, ...]) -> N
     new_target(target)
     announce_compiling()
     with progress("recording", records) as advance:
-        status = record(command, target, records, advance)
+        status = record(command, target, records, advance, tool)
     if status:
         print(f"{command[0]} ended with status {status}", file=sys.stderr)
     written(target)
