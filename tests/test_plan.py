@@ -14,7 +14,7 @@ from pagewalk.cli.plan import plan as command
 from pagewalk.errors import BadInput
 from pagewalk.replay.result import encode as encode_result
 from pagewalk.report.pages.plan import fleet_page, plan_page
-from pagewalk.report.studies.plan import text
+from pagewalk.report.studies.plan import fleet_row, text
 from pagewalk.study.planning.fleet import plan_fleet
 from pagewalk.study.planning.gain import random_access
 from pagewalk.study.planning.plan import plan
@@ -370,6 +370,20 @@ def test_a_fleet(fleet_folder, tmp_path):
     check_whole(content)
     check_heard(content)
     assert "128 MiB have or may have PMD leaves" in Outline(content).words
+
+
+def test_areas_that_nobody_tells_of_are_unknown_not_none(fleet_folder, tmp_path):
+    """Of a machine without vmallocinfo; one whose vmallocinfo has no large area has 0 bytes of them."""
+    (fleet_folder / "db1" / "vmallocinfo.txt").unlink()
+    (fleet_folder / "db2" / "vmallocinfo.txt").write_text(line(8192, "alloc_fdtable"))
+    page, encoded = tmp_path / "fleet.html", tmp_path / "fleet.json"
+    run("--fleet", fleet_folder, "-m", "textbook-setassoc", "--out", page, "--json", encoded)
+    first, second = json.loads(encoded.read_text())["plans"]
+    assert (first["callers"], first["small"]) == (None, None)
+    assert (second["callers"], second["small"]["below_a_pmd"]) == ([], 1)
+    rows = [fleet_row(plan)[3:5] for plan in plan_fleet(fleet_folder, processor="textbook-setassoc").plans]
+    assert rows == [["?", "?"], ["0 B", "0 B"]]
+    assert "Without 1 whose vmallocinfo is missing." in Outline(page.read_text()).words
 
 
 def test_pages_are_whole(sample, fleet_folder):

@@ -27,7 +27,7 @@ COMMANDS = {
     "validate": ("pagewalk.cli.validate", "measured results beside the model's predictions"),
     "calibrate": ("pagewalk.cli.calibrate", "measure this machine and write a machine file"),
     "kernels": ("pagewalk.cli.kernels", "what each kernel release maps huge, each rule with its source"),
-    "trace": ("pagewalk.cli.traces", "look at, convert and make traces"),
+    "trace": ("pagewalk.cli.traces", "look at, convert, make and record traces"),
     "plan": ("pagewalk.cli.plan", "which areas of a machine could be huge, and whether that pays"),
     "report": ("pagewalk.cli.report", "results as one page to mail, print, or read on a phone"),
     "check": ("pagewalk.cli.check", "whether the model still says what the committed baseline says"),

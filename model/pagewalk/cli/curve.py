@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("trace")
-@click.option("--mapping", "mappings", multiple=True, metavar="base|pmd|recorded", help="May be repeated.")
+@click.option(
+    "--mapping", "mappings", multiple=True, metavar="base|pmd|recorded|contpte", help="May be repeated."
+)
 @click.option(
     "--machine",
     "-m",
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     help="Whose L1 stands before the set-associative second levels.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw the curves.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the curves as JSON; - is standard output.")
+@json_option
 @click.option("--sample", type=float, metavar="SHARE", help="Of the sets: second levels only, with an error.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the sample.")
 def curve(
@@ -84,11 +86,8 @@ def curve(
             drawn = figure(opened.trace.name, found, sizes)
             drawn.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {})
         write_whole(plot, picture.getvalue())
-    if json_file == "-":
-        sys.stdout.buffer.write(encoded)
+    if printed(encoded, json_file):
         return
-    if json_file:
-        write_whole(Path(json_file), encoded)
     from pagewalk.report.studies.curve import show
 
     show(opened.trace.name, found)
@@ -105,11 +104,8 @@ def _sampled(
     with progress("sampling", opened.trace.accesses) as advance:
         found = sampled_curves(opened, mappings, machine, share, seed, advance)
     encoded = msgspec.json.encode(found) + b"\n"
-    if json_file == "-":
-        sys.stdout.buffer.write(encoded)
+    if printed(encoded, json_file):
         return
-    if json_file:
-        write_whole(Path(json_file), encoded)
     show_sampled(found)
 
 

@@ -1,12 +1,8 @@
 """explain: one access, step by step."""
 
-import sys
-from pathlib import Path
-
 import click
 
-from pagewalk.cli.replays import json_option
-from pagewalk.files import write_whole
+from pagewalk.cli.answer import json_option, printed
 
 
 @click.command()
@@ -15,7 +11,7 @@ from pagewalk.files import write_whole
     "--access", "-n", type=click.IntRange(min=0), required=True, help="Number of the access, from 0."
 )
 @click.option("--machine", "-m", default="intel-skylake-sp", show_default=True, metavar="NAME|FILE.toml")
-@click.option("--mapping", default="base", show_default=True, metavar="base|pmd|recorded")
+@click.option("--mapping", default="base", show_default=True, metavar="base|pmd|recorded|contpte")
 @click.option("--fetches", is_flag=True, help="Instruction fetches too, where one L1 TLB serves all.")
 @json_option
 def explain(
@@ -36,10 +32,8 @@ def explain(
         which = {"schema": "pagewalk.explanation/1", "machine": described.id, "mapping": mapping}
         encoded = msgspec.json.encode({**which, **msgspec.to_builtins(found)})
         written = msgspec.json.format(encoded, indent=1) + b"\n"
-        if json_file == "-":
-            sys.stdout.buffer.write(written)
+        if printed(written, json_file):
             return
-        write_whole(Path(json_file), written)
     console = Console(highlight=False)
     console.print(
         f"access {found.position:,} (record {found.record:,}): a {found.kind} of {found.address:#x} on CPU "

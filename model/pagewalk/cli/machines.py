@@ -1,20 +1,17 @@
 """machines."""
 
-import sys
-from pathlib import Path
-
 import click
 import msgspec
 
+from pagewalk.cli.answer import json_option, printed
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
 from pagewalk.hardware.load import NOT_MODELLED, load, names, sources
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--diff", nargs=2, metavar="A B", help="Figures in which two presets or files differ.")
-@click.option("--json", "json_file", metavar="FILE", help="Write as JSON; - is standard output.")
+@json_option
 def machines(name: str | None, diff: tuple[str, str] | None, json_file: str | None) -> None:
     """List the processors we know, or show every figure of NAME (a preset or a TOML file) with its source."""
     if diff:
@@ -28,10 +25,8 @@ def machines(name: str | None, diff: tuple[str, str] | None, json_file: str | No
     if json_file:
         content = found[0] if name else {"schema": "pagewalk.machines/1", "machines": found}
         encoded = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-        if json_file == "-":
-            sys.stdout.buffer.write(encoded)
+        if printed(encoded, json_file):
             return
-        write_whole(Path(json_file), encoded)
     from pagewalk.report.catalogue.machines import show, show_list
 
     if name:

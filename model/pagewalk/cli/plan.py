@@ -1,12 +1,12 @@
 """plan."""
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
@@ -53,7 +53,7 @@ def _file_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write the plan as a page too."
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write as JSON; - is standard output.")
+@json_option
 def plan(
     kernel: str,
     machine: str,
@@ -85,8 +85,7 @@ def plan(
             many = fleets.plan_fleet(
                 fleet, kernel=kernel, processor=machine, accesses_per_second=rate, progress=advance
             )
-        _write(json_file, fleets.encode(many), out, lambda: pages.fleet_page(many))
-        if json_file != "-":
+        if not _write(json_file, fleets.encode(many), out, lambda: pages.fleet_page(many)):
             show_fleet(many)
         return
     if given:
@@ -100,15 +99,12 @@ def plan(
         result = read(recorded)
     with progress("replaying large areas", None) as advance:
         one = plans.plan(snapshot, accesses_per_second=rate, recorded=result, progress=advance)
-    _write(json_file, plans.encode(one), out, lambda: pages.plan_page(one))
-    if json_file != "-":
+    if not _write(json_file, plans.encode(one), out, lambda: pages.plan_page(one)):
         show(one)
 
 
-def _write(json_file: str | None, encoded: bytes, out: Path | None, page: Callable[[], str]) -> None:
-    if json_file == "-":
-        sys.stdout.buffer.write(encoded)
-    elif json_file:
-        write_whole(Path(json_file), encoded)
+def _write(json_file: str | None, encoded: bytes, out: Path | None, page: Callable[[], str]) -> bool:
+    """Write JSON and page as asked; whether standard output is taken."""
     if out:
         write_whole(out, page().encode())
+    return printed(encoded, json_file)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.listing import listing
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
@@ -19,10 +20,6 @@ from pagewalk.replay.result import Result, encode
 if TYPE_CHECKING:
     from pagewalk.study.replays import Subject
     from pagewalk.study.scenario import Scenario
-
-json_option = click.option(
-    "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."
-)
 
 
 def _replayed(
@@ -60,11 +57,8 @@ def _say_if_compiling() -> None:
 
 
 def _answer(found: Result, json_file: str | None) -> None:
-    if json_file == "-":
-        sys.stdout.buffer.write(encode(found))
+    if printed(encode(found), json_file):
         return
-    if json_file:
-        write_whole(Path(json_file), encode(found))
     from pagewalk.report.studies.kernel_life import show_life
     from pagewalk.report.tables import show
 
@@ -75,7 +69,9 @@ def _answer(found: Result, json_file: str | None) -> None:
 @click.command()
 @click.argument("trace")
 @click.option("--machine", "-m", "machines", multiple=True, metavar="NAME|FILE.toml", help="May be repeated.")
-@click.option("--mapping", "mappings", multiple=True, metavar="base|pmd|recorded", help="May be repeated.")
+@click.option(
+    "--mapping", "mappings", multiple=True, metavar="base|pmd|recorded|contpte", help="May be repeated."
+)
 @click.option("--fetches", is_flag=True, help="Instruction fetches too, where one L1 TLB serves all.")
 @click.option(
     "--cache-mode",
@@ -104,8 +100,6 @@ def replay(
     """Replay TRACE over mappings and machines; base and pmd on intel-skylake-sp unless named."""
     from pagewalk.study.replays import subject
 
-    if json_file and json_file != "-":
-        ready(Path(json_file))
     chosen = machines or ("intel-skylake-sp",)
     opened = subject(trace, layout, kernel)
     found = _replayed(opened, chosen, mappings or ("base", "pmd"), fetches or None, cache_mode)
@@ -136,8 +130,6 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     if folder.exists() and not folder.is_dir():
         raise BadInput(folder, "is not a folder", "name another with --out")
     ready(folder / "result.json")
-    if json_file and json_file != "-":
-        ready(Path(json_file))
     if chosen.kernel:
         found = _played(chosen)
     else:

@@ -1,20 +1,20 @@
 """sample."""
 
 import math
-import sys
-from pathlib import Path
 
 import click
 
+from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
 
 
 @click.command()
 @click.argument("trace")
 @click.option("--machine", "-m", "machines", multiple=True, metavar="NAME|FILE.toml", help="May be repeated.")
-@click.option("--mapping", "mappings", multiple=True, metavar="base|pmd|recorded", help="May be repeated.")
+@click.option(
+    "--mapping", "mappings", multiple=True, metavar="base|pmd|recorded|contpte", help="May be repeated."
+)
 @click.option(
     "--share",
     type=click.FloatRange(0, 0.5, min_open=True),
@@ -24,7 +24,7 @@ from pagewalk.files import write_whole
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the windows' places.")
 @click.option("--check", is_flag=True, help="Replay the whole trace too, and show both.")
-@click.option("--json", "json_file", metavar="FILE", help="Write it as JSON; - is standard output.")
+@json_option
 def sample(
     trace: str,
     machines: tuple[str, ...],
@@ -59,9 +59,6 @@ def sample(
             progress=advance,
         )
     encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
-    if json_file == "-":
-        sys.stdout.buffer.write(encoded)
+    if printed(encoded, json_file):
         return
-    if json_file:
-        write_whole(Path(json_file), encoded)
     show(found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.cutting import cutting, part
 from pagewalk.cli.progress import progress
 from pagewalk.cli.recording import record
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group(no_args_is_help=False)
 def trace() -> None:
-    """Look at, convert and make traces.
+    """Look at, convert, make and record traces.
 
     A trace is a trace folder, a file of a format that pagewalk trace formats lists, sample:NAME, or
     synth:KIND?FIELD=VALUE&...
@@ -48,7 +49,7 @@ format_option = click.option(
 @click.argument("trace")
 @format_option
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw it, too.")
-@click.option("--json", "json_file", metavar="FILE", help="Write it as JSON; - is standard output.")
+@json_option
 def info(trace: str, format_: str, plot: Path | None, json_file: str | None) -> None:
     """Print what TRACE is: accesses, pages, where they lie, size on disk.
 
@@ -72,11 +73,8 @@ def info(trace: str, format_: str, plot: Path | None, json_file: str | None) -> 
     if plot is not None:
         _draw(opened, layout, plot)
     encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
-    if json_file == "-":
-        sys.stdout.buffer.write(encoded)
+    if printed(encoded, json_file):
         return
-    if json_file:
-        write_whole(Path(json_file), encoded)
     show(found)
 
 

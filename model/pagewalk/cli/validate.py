@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.listing import listing
 from pagewalk.cli.progress import progress
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
 
 if TYPE_CHECKING:
     from pagewalk.study.validation.case import Case
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--bands", is_flag=True, help="How far assumed figures move the predictions of the named cases."
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write as JSON; - is standard output.")
+@json_option
 def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | None) -> None:
     """Set measured results beside the model's predictions: the packaged cases, or the named ones.
 
@@ -45,11 +43,8 @@ def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | 
 
     with progress("predicting", len(chosen)) as advance:
         found = run(chosen, advance)
-    if json_file == "-":
-        sys.stdout.buffer.write(encode(found))
+    if printed(encode(found), json_file):
         return
-    if json_file:
-        write_whole(Path(json_file), encode(found))
     from pagewalk.report.studies.validation import show
 
     show(found, every_row=bool(cases))
@@ -64,9 +59,6 @@ def _bands(cases: list[Case], json_file: str | None) -> None:
     with progress("varying assumed figures", sum(map(tried, cases))) as advance:
         found = Bands(bands=[band for case in cases for band in bands(case, advance)])
     encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
-    if json_file == "-":
-        sys.stdout.buffer.write(encoded)
+    if printed(encoded, json_file):
         return
-    if json_file:
-        write_whole(Path(json_file), encoded)
     show_bands(found)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from pagewalk.report.pages.html import Cell, bars, render
 from pagewalk.report.studies.plan import (
+    COULD,
+    HUGE,
     STANDINGS,
     facts,
     fleet_row,
@@ -70,14 +72,15 @@ def fleet_page(fleet: Fleet) -> str:
     rows = [
         (f"p{place}", plan.host, fleet_row(plan), verdict(plan)) for place, plan in enumerate(fleet.plans, 1)
     ]
-    huge, could = (
-        sum(total(plan, *standings) for plan in fleet.plans)
-        for standings in (("huge", "perhaps"), ("could", "vet", "refused"))
-    )
     return render(
         "plan.html",
         title=f"Plan for {len(rows)} machines",
-        fleet={"rows": rows, "huge": size(huge), "could": size(could)},
+        fleet={
+            "rows": rows,
+            "huge": total(fleet.plans, *HUGE),
+            "could": total(fleet.plans, *COULD),
+            "unknown": sum(plan.callers is None for plan in fleet.plans),
+        },
         views=[_view(place, plan) for place, plan in enumerate(fleet.plans, 1)],
     )
 
@@ -117,9 +120,10 @@ def _view(place: int, plan: Plan) -> View:
 
 
 def _callers(plan: Plan) -> list[CallerRow]:
-    longest = max((one.base_pages for one in plan.callers), default=1)
+    callers = plan.callers or []
+    longest = max((one.base_pages for one in callers), default=1)
     rows = []
-    for one in plan.callers:
+    for one in callers:
         entries = bars([one.base_pages, one.pmd_leaves, longest], ["", "", ""], ["base", "pmd", ""])[:2]
         rows.append(
             CallerRow(

@@ -30,6 +30,9 @@ STANDINGS = {
 }
 """How a standing is said (`pagewalk.study.planning.areas.Standing`)."""
 
+HUGE, COULD = ("huge", "perhaps"), ("could", "vet", "refused")
+"""Standings of areas that have or may have PMD leaves, and of those that could have them."""
+
 TABLES = 6
 """Hash tables shown."""
 
@@ -108,16 +111,19 @@ def fleet_row(plan: Plan) -> list[str]:
         plan.kernel,
         size(plan.memory_bytes) if plan.memory_bytes else "?",
         str(plan.nodes),
-        size(total(plan, "huge", "perhaps")),
-        size(total(plan, "could", "vet", "refused")),
+        total([plan], *HUGE),
+        total([plan], *COULD),
         f"{100 * direct.share_of_base_pages:.1f} %" if direct else "?",
         f"{100 * (1 - blocks.unusable):.0f} %" if blocks else "?",
     ]
 
 
-def total(plan: Plan, *standings: str) -> int:
-    """Bytes of all callers of these standings."""
-    return sum(caller.bytes for caller in plan.callers if caller.standing in standings)
+def total(plans: Iterable[Plan], *standings: str) -> str:
+    """Bytes of all callers of these standings on the machines that tell of areas; "?" if none does."""
+    callers = [plan.callers for plan in plans if plan.callers is not None]
+    if not callers:
+        return "?"
+    return size(sum(one.bytes for those in callers for one in those if one.standing in standings))
 
 
 def _table(first: str, *columns: str) -> Table:
@@ -177,7 +183,7 @@ def _callers(plan: Plan, width: int) -> Table:
         "rounding",
         "cycles",
     )
-    for one in plan.callers:
+    for one in plan.callers or []:
         table.add_row(
             f"{shorten(one.caller, 28)}\n  {STANDINGS[one.standing]}",
             *([str(one.areas)] if wide else []),
@@ -231,8 +237,7 @@ def facts(plan: Plan) -> list[str]:
             f"{churn.large:,}, of which fell back {churn.fallbacks:,}; freed {churn.frees:,}; "
             f"flushes on all CPUs {churn.purges:,}"
         )
-    small = plan.small
-    if small.below_a_pmd:
+    if (small := plan.small) and small.below_a_pmd:
         said.append(
             f"too small for a PMD: {small.below_a_pmd:,} areas, {size(small.below_a_pmd_bytes)}; vmap, "
             f"ioremap and others: {small.other_kinds:,}, {size(small.other_kinds_bytes)}; freed, waiting for "

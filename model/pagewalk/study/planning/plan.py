@@ -67,11 +67,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     base_bytes, pmd_bytes : int
     stlb_entries : dict of str to int
         Leaf size -> entries of the STLB that may hold it.
-    callers : list of CallerPlan
+    callers : list of CallerPlan, optional
+        None: no vmallocinfo tells of areas.
     gains : dict of str to Gain
         Caller -> walk cycles that PMD leaves save its largest area; "direct map" -> what its base pages cost;
         boot hash table -> what it saves at the size that gets PMD leaves.
-    small : Small
+    small : Small, optional
+        None likewise.
     tables : list of TablePlan
     direct_map : DirectMapPlan, optional
     blocks : BlocksPlan, optional
@@ -92,9 +94,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     base_bytes: int
     pmd_bytes: int
     stlb_entries: dict[str, int]
-    callers: list[CallerPlan]
+    callers: list[CallerPlan] | None = None
     gains: dict[str, Gain]
-    small: Small
+    small: Small | None = None
     tables: list[TablePlan]
     direct_map: DirectMapPlan | None = None
     blocks: BlocksPlan | None = None
@@ -129,9 +131,9 @@ def plan(
     """
     kernel = snapshot.kernel
     machine = load(snapshot.processor)
-    callers, small = plan_areas(snapshot.areas, kernel) if snapshot.areas else ([], Small())
+    callers, small = plan_areas(snapshot.areas, kernel) if snapshot.areas else (None, None)
     measured = recorded_access(recorded) if recorded else {}
-    open_ = [one for one in callers if one.standing != "never"]
+    open_ = [one for one in callers or [] if one.standing != "never"]
     guessed = [one for one in open_ if one.caller not in measured][:REPLAYED]
     by_size = random_access(
         (one.largest for one in guessed), snapshot.processor, accesses_per_second, progress
@@ -168,7 +170,7 @@ def plan(
         direct_map=direct_map,
         blocks=blocks,
         churn=churn(snapshot.events, 1 << kernel.arch.pmd_shift) if snapshot.events else None,
-        recommendations=advise(kernel, callers, gains, tables, direct_map, blocks),
+        recommendations=advise(kernel, callers or [], gains, tables, direct_map, blocks),
         assumptions=[*_assumptions(gains, tables, accesses_per_second, snapshot), *snapshot.notes],
     )
 
