@@ -1,11 +1,13 @@
 """The planner against real snapshots: statements worked out by hand from the kernel's rules."""
 
+import io
 import json
 from importlib import resources
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import fakes
 from browser import needs_chromium, screenshot
@@ -14,7 +16,7 @@ from pagewalk.cli.plan import plan as command
 from pagewalk.errors import BadInput
 from pagewalk.replay.result import encode as encode_result
 from pagewalk.report.pages.plan import fleet_page, plan_page
-from pagewalk.report.studies.plan import fleet_row, text
+from pagewalk.report.studies.plan import fleet_row, show_fleet, text
 from pagewalk.study.planning.fleet import plan_fleet
 from pagewalk.study.planning.gain import random_access
 from pagewalk.study.planning.plan import plan
@@ -370,6 +372,21 @@ def test_a_fleet(fleet_folder, tmp_path):
     check_whole(content)
     check_heard(content)
     assert "128 MiB have or may have PMD leaves" in Outline(content).words
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_nothing_is_cut_off_at_any_width(fleet_folder, sample, columns):
+    """The machine's name neither; a table that is wider than the terminal becomes sentences."""
+    name = "a-very-long-host-name-of-a-rack-17"
+    (fleet_folder / "db1").rename(fleet_folder / name)
+    fleet = plan_fleet(fleet_folder, processor="textbook-setassoc")
+    console = Console(file=io.StringIO(), width=columns)
+    show_fleet(fleet, console)
+    said = console.file.getvalue()
+    assert name in said and "\u2026" not in said
+    for cell in fleet_row(fleet.plans[0]):
+        assert cell in said
+    assert "\u2026" not in text(sample, columns)
 
 
 def test_areas_that_nobody_tells_of_are_unknown_not_none(fleet_folder, tmp_path):

@@ -1,15 +1,18 @@
 """trace formats, --format, conversion of foreign files, and readers that other distributions add."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import foreign
 from foreign import Access
 from pagewalk.cli import main
 from pagewalk.cli.traces import trace
+from pagewalk.report.trace.terminal import show_formats
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.readers import READERS
 
@@ -40,6 +43,16 @@ def test_formats_lists_every_reader_and_so_do_the_docs():
         told = len(reader.carries - {"time"})
         assert lines[reader.name].count("\u2022") == len(reader.carries)
         assert table[reader.name].count("✓") == told
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_formats_tells_all_at_every_width(columns):
+    console = Console(file=io.StringIO(), width=columns)
+    show_formats(list(READERS), console)
+    said = console.file.getvalue()
+    told = "".join(said.split())
+    assert "\u2026" not in said and max(map(len, said.splitlines())) <= columns
+    assert all(word in told for reader in READERS for word in reader.about.split())
 
 
 def test_converting_a_foreign_file_keeps_its_accesses(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -46,4 +47,4 @@ def calibrate(out: Path) -> None:
     write_whole(out.with_suffix(".png"), picture.getvalue())
     show(found)
     click.echo(f"\nWritten: {out}, and beside it .case.toml, .json, .png")
-    click.echo(f"Next: pagewalk validate {out.with_suffix('.case.toml')}")
+    click.echo(f"Next: pagewalk validate {quote(str(out.with_suffix('.case.toml')))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -195,4 +196,4 @@ for _name in KINDS:
 def written(out: Path) -> None:
     """Say what was written, and what to do next."""
     size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"{out}: {size:,} bytes\nNext: pagewalk trace info {out}", err=True)
+    click.echo(f"{out}: {size:,} bytes\nNext: pagewalk trace info {quote(str(out))}", err=True)

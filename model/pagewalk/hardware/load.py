@@ -143,9 +143,9 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _complete(content: dict[str, Any], shown: object) -> dict[str, Any]:
-    """Put a file that extends a preset on top of that preset."""
+    """Put a file that extends a preset on top of that preset; times are cycles then."""
     if "extends" not in content:
-        return content
+        return _in_cycles(content, content.get("clock_ghz"), shown)
     base = content["extends"]
     if base not in names():
         raise BadInput(
@@ -154,7 +154,40 @@ def _complete(content: dict[str, Any], shown: object) -> dict[str, Any]:
             _meant(str(base), names()) or "see pagewalk machines",
         )
     below = _complete(_toml(PRESETS / f"{base}.toml"), base)
-    return merged(below, {key: value for key, value in content.items() if key != "extends"})
+    above = {key: value for key, value in content.items() if key != "extends"}
+    return merged(below, _in_cycles(above, above.get("clock_ghz", below["clock_ghz"]), shown))
+
+
+def _in_cycles(content: dict[str, Any], clock_ghz: Any, shown: object) -> dict[str, Any]:
+    """Turn each `latency_ns` of caches and memory into `latency_cycles` of the machine's clock."""
+    changed = dict(content)
+    for key in ("cache", "memory"):
+        value = content.get(key)
+        if isinstance(value, list):
+            changed[key] = [
+                _cycles(table, clock_ghz, f"{shown}: {key}[{place}]") for place, table in enumerate(value)
+            ]
+        elif key in content:
+            changed[key] = _cycles(value, clock_ghz, f"{shown}: {key}")
+    return changed
+
+
+def _cycles(table: Any, clock_ghz: Any, where: str) -> Any:
+    if not isinstance(table, dict) or "latency_ns" not in table:
+        return table
+    ns = table["latency_ns"]
+    if isinstance(ns, bool) or not isinstance(ns, (int, float)) or not 0 < ns < 1e6:
+        raise BadInput(f"{where}.latency_ns", "is no time in nanoseconds", "give a number above 0")
+    if "latency_cycles" in table:
+        raise BadInput(f"{where}.latency_ns", "latency_cycles is given too", "give one of them")
+    if isinstance(clock_ghz, bool) or not isinstance(clock_ghz, (int, float)) or not 0 < clock_ghz < 100:
+        raise BadInput(f"{where}.latency_ns", "the machine has no clock", "give clock_ghz, or latency_cycles")
+    made = {key: value for key, value in table.items() if key != "latency_ns"}
+    made["latency_cycles"] = round(ns * clock_ghz)
+    why = f"own arithmetic: {ns:g} ns at {clock_ghz:g} GHz"
+    if isinstance(table.get("assumed", {}), dict):
+        made["assumed"] = {"latency_cycles": why} | table.get("assumed", {})
+    return made
 
 
 def _list(value: object) -> list[Any]:
@@ -192,7 +225,8 @@ def _quoted(key: str) -> str:
 
 
 def _meant(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word[:80], list(known), 1)
+    longer = [each for each in known if word and each.startswith(word)]
+    near = difflib.get_close_matches(word[:80], longer or list(known), 1, 0 if longer else 0.6)
     return f"did you mean {near[0]}?" if near else ""
 
 

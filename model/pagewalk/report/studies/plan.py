@@ -33,8 +33,11 @@ STANDINGS = {
 HUGE, COULD = ("huge", "perhaps"), ("could", "vet", "refused")
 """Standings of areas that have or may have PMD leaves, and of those that could have them."""
 
-TABLES = 6
-"""Hash tables shown."""
+TABLES, NARROW = 6, 74
+"""Hash tables shown; columns below which tables leave out what pages and JSON tell."""
+
+UNLIMITED = 1 << 12
+"""Columns that no table has."""
 
 
 def heading(plan: Plan) -> str:
@@ -89,19 +92,27 @@ def text(plan: Plan, width: int = 80) -> str:
 
 
 def show_fleet(fleet: Fleet, console: Console | None = None) -> None:
-    """Print one line for each machine of a fleet."""
+    """Print a row for each machine of a fleet, or a sentence where rows are wider than the console."""
     from rich.console import Console
     from rich.text import Text
 
     console = console or Console(highlight=False, soft_wrap=False)
-    table = _table(
-        "machine", "Linux", "memory", "nodes", "PMD leaves", "could have", "direct map 4K", "free in PMDs"
-    )
+    table = _table("machine", *FLEET)
     for plan in fleet.plans:
         table.add_row(Text(plan.host), *fleet_row(plan))
-    console.print(table)
+    without_limit = console.options.update(max_width=UNLIMITED)
+    rows = console.measure(table, options=without_limit).maximum <= console.width
+    if rows:
+        console.print(table)
     for plan in fleet.plans:
-        console.print(Text(f"\n{plan.host}: {verdict(plan)}"))
+        if not rows:
+            said = ", ".join(f"{name} {cell}" for name, cell in zip(FLEET, fleet_row(plan), strict=True))
+            console.print(Text.assemble("\n", (plan.host, "bold"), f": {said}."))
+        console.print(Text(f"\n{plan.host}: {verdict(plan)}" if rows else verdict(plan)))
+
+
+FLEET = "Linux", "memory", "nodes", "PMD leaves", "could have", "direct map 4K", "free in PMDs"
+"""What `fleet_row` tells."""
 
 
 def fleet_row(plan: Plan) -> list[str]:
@@ -148,7 +159,7 @@ def _parts(plan: Plan, width: int) -> Iterable[RenderableType]:
         yield _callers(plan, width)
     if plan.tables:
         yield ""
-        yield _tables(plan)
+        yield _tables(plan, width)
     yield Text("\n" + "\n".join(facts(plan)))
     yield Text("\n" + "\n".join(f"- {line}" for line in notes(plan)), style="dim")
 
@@ -173,14 +184,14 @@ def _recommendations(plan: Plan) -> Table:
 
 
 def _callers(plan: Plan, width: int) -> Table:
-    wide = width >= 110
+    wide, narrow = width >= 110, width < NARROW
     table = _table(
         "areas of a PMD and more",
         *(["areas"] if wide else []),
         "size",
         "entries",
         *(["tables saved"] if wide else []),
-        "rounding",
+        *([] if narrow else ["rounding"]),
         "cycles",
     )
     for one in plan.callers or []:
@@ -190,22 +201,25 @@ def _callers(plan: Plan, width: int) -> Table:
             size(one.bytes),
             f"{one.base_pages:,} to {one.pmd_leaves:,}",
             *([size(one.page_tables_saved)] if wide else []),
-            waste(one),
+            *([] if narrow else [waste(one)]),
             saving(plan.gains.get(one.caller)) if one.standing != "never" else "",
         )
     return table
 
 
-def _tables(plan: Plan) -> Table:
-    shown = plan.tables[:TABLES]
-    table = _table("largest boot hash tables", "size", "where", "told by", "set by")
+def _tables(plan: Plan, width: int) -> Table:
+    shown, narrow = plan.tables[:TABLES], width < NARROW
+    told_by = [] if narrow else ["told by"]
+    table = _table(
+        "boot hash tables" if narrow else "largest boot hash tables", "size", "where", *told_by, "set by"
+    )
     for one in shown:
         where = one.place or "?"
         table.add_row(
             one.name,
             size(one.bytes),
             "direct map" if where == "linear" else where,
-            one.told_by,
+            *([] if narrow else [one.told_by]),
             one.parameter or "-",
         )
     return table

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 CALLERS = 10
 """Areas shown in the terminal; the JSON has all that were accessed."""
 
+NARROW = 72
+"""Columns below which pages of 2 MiB are left to the JSON; formats have two tables up to `FULL`."""
+
+FULL = 80
+
 
 def show(info: TraceInfo, console: Console | None = None) -> None:
     """Print to `console`, or to standard output."""
@@ -35,7 +40,7 @@ def show(info: TraceInfo, console: Console | None = None) -> None:
     for title, parts in tables:
         if parts:
             console.print()
-            console.print(_table(title, parts))
+            console.print(_table(title, parts, console.width < NARROW))
     said = ", ".join(f"{key} {info.recorder[key]}" for key in ("workload", "kernel") if key in info.recorder)
     if said:
         console.print()
@@ -66,18 +71,20 @@ def _sentences(info: TraceInfo) -> Iterator[str]:
     yield f"columns {', '.join(info.columns)}{several}{events}{on_disk}"
 
 
-def _table(title: str, parts: list[Part]) -> Table:
+def _table(title: str, parts: list[Part], narrow: bool) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column(Text(title, style="bold"), no_wrap=True, overflow="ellipsis", max_width=27)
-    for heading in ("accesses", "share", "in a row", "pages", "2M pages"):
+    table.add_column(Text(title, style="bold"), overflow="fold", max_width=27)
+    headings = ["accesses", "share", "in a row", "pages", *([] if narrow else ["2M pages"])]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for part in parts[:CALLERS]:
         share = f"{words.number(100 * part.share, 2)} %"
-        cells = (f"{part.mean_run:.2f}", f"{part.base_pages:,}", f"{part.pages_2m:,}")
+        large = [] if narrow else [f"{part.pages_2m:,}"]
+        cells = (f"{part.mean_run:.2f}", f"{part.base_pages:,}", *large)
         table.add_row(Text(part.name), words.millions(part.accesses), share, *cells)
     if len(parts) > CALLERS:
         rest = parts[CALLERS:]
@@ -93,15 +100,25 @@ def show_formats(readers: list[Reader], console: Console | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    console = console or Console(highlight=False)
+    table, writers = (
+        Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False) for _ in range(2)
+    )
     told = ("size", "store", "fetch", "cpu", "process", "time")
-    for heading in ("format", *told, "written by"):
-        table.add_column(
-            heading, justify="center" if heading in told else "left", no_wrap=heading == "format"
-        )
+    table.add_column("format", no_wrap=True)
+    for heading in told:
+        table.add_column(heading, justify="center", no_wrap=True)
+    beside = console.width >= FULL
+    if beside:
+        table.add_column("written by", overflow="fold")
+    writers.add_column("format", no_wrap=True)
+    writers.add_column("written by", overflow="fold")
     for reader in readers:
         marks = ("\u2022" if each in reader.carries else "" for each in told)
-        table.add_row(reader.name, *marks, reader.about)
-    console = console or Console(highlight=False)
+        table.add_row(reader.name, *marks, *([reader.about] if beside else []))
+        writers.add_row(reader.name, reader.about)
     console.print(table)
+    if not beside:
+        console.print()
+        console.print(writers)
     console.print("\nOf time, only the order is kept. Files may be compressed: gzip, xz, zstd, bzip2, zip.")
