@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def _replayed(
-    opened: Subject, machines: Sequence[str], mappings: Sequence[str], fetches: bool | None, cache_mode: str
+    opened: Subject,
+    machines: Sequence[str],
+    mappings: Sequence[str],
+    fetches: bool | None,
+    cache_mode: str,
+    threads: int = 0,
 ) -> Result:
     from pagewalk.hardware.load import load
     from pagewalk.study.replays import replays, result
@@ -32,7 +37,15 @@ def _replayed(
     _say_if_compiling()
     total = opened.trace.accesses * len(loaded) * len(mappings)
     with progress("replaying", total) as advance:
-        found = replays(opened, loaded, mappings, fetches=fetches, cache_mode=cache_mode, progress=advance)
+        found = replays(
+            opened,
+            loaded,
+            mappings,
+            fetches=fetches,
+            cache_mode=cache_mode,
+            threads=threads,
+            progress=advance,
+        )
     return result(opened, loaded, found, shlex.join(["pagewalk", *sys.argv[1:]]))
 
 
@@ -86,6 +99,12 @@ def _answer(found: Result, json_file: str | None) -> None:
     help="Where areas lay: /proc/vmallocinfo, vmalloc trace events or a page-table dump.",
 )
 @click.option("--kernel", default="", metavar="RELEASE", help="Release that the layout is of, like 6.12.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At once; as many as there are CPUs unless given. Changes no count.",
+)
 @json_option
 def replay(
     trace: str,
@@ -95,6 +114,7 @@ def replay(
     cache_mode: str,
     layout: Path | None,
     kernel: str,
+    threads: int | None,
     json_file: str | None,
 ) -> None:
     """Replay TRACE over mappings and machines; base and pmd on intel-skylake-sp unless named."""
@@ -102,7 +122,7 @@ def replay(
 
     chosen = machines or ("intel-skylake-sp",)
     opened = subject(trace, layout, kernel)
-    found = _replayed(opened, chosen, mappings or ("base", "pmd"), fetches or None, cache_mode)
+    found = _replayed(opened, chosen, mappings or ("base", "pmd"), fetches or None, cache_mode, threads or 0)
     _answer(found, json_file)
 
 

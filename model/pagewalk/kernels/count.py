@@ -73,10 +73,10 @@ def count_misses(page, at, by_page):
 
 
 @jit
-def count_walks(page, at, refs, cycles, by_page):
-    """Add the STLB misses, at positions `at` of `page`, with the references and cycles of their walks."""
-    for w in range(len(at)):
-        p = page[at[w]]
+def count_walks(page, refs, cycles, by_page):
+    """Add the STLB misses of pages (uint32), with the references and cycles of their walks."""
+    for w in range(len(page)):
+        p = page[w]
         by_page[p, STLB_MISSES] += 1
         by_page[p, REFS] += refs[w]
         by_page[p, CYCLES] += cycles[w]

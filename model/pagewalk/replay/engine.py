@@ -20,6 +20,7 @@ from pagewalk.replay.events import happen
 from pagewalk.replay.paths.fast import FastPath
 from pagewalk.replay.paths.fast import fast as fast_tables
 from pagewalk.replay.paths.general import ABSENT, General, plain
+from pagewalk.replay.paths.line import Line
 from pagewalk.replay.paths.reads import lru_reads_of
 from pagewalk.replay.paths.state import power_on
 from pagewalk.replay.result import Replay
@@ -46,6 +47,7 @@ def replay(
     progress: Callable[[int], None] | None = None,
     on_misses: Misses | None = None,
     fast: bool = True,
+    threads: int = 1,
 ) -> Replay:
     """Replay a trace over a mapping on a machine, from empty TLBs and caches.
 
@@ -67,6 +69,9 @@ def replay(
         Called for each chunk with the positions (among the replayed accesses) of L1 and of STLB misses.
     fast : bool
         Whether the fast path may be taken where it applies. Does not change any count.
+    threads : int
+        From 2 on, what TLBs hold is worked out in one thread, and walks in another; on machines whose walk
+        references all cost the same, the second level goes with the walks. Does not change any count.
 
     Returns
     -------
@@ -83,12 +88,14 @@ def replay(
         )
     began = time.perf_counter()
     fetches = has_itlb(machine) if fetches is None else fetches
-    run = Run(trace, mapping, machine, fetches, cache_mode, chunk, fast)
-    translated = time.perf_counter()
-    run.take(Chunk(0, np.zeros(0, np.uint32), np.zeros(0, np.uint16)), on_misses)
-    compiled = time.perf_counter()
-    run.through(progress, on_misses)
-    done = time.perf_counter()
+    with Line(threads) as line:
+        run = Run(trace, mapping, machine, fetches, cache_mode, chunk, fast, line=line)
+        translated = time.perf_counter()
+        run.take(Chunk(0, np.zeros(0, np.uint32), np.zeros(0, np.uint16)), on_misses)
+        line.wait()
+        compiled = time.perf_counter()
+        run.through(progress, on_misses)
+        done = time.perf_counter()
     seconds = {"open": 0.0, "translate": translated - began, "compile": compiled - translated}
     seconds["replay"] = done - compiled
     return result(
@@ -99,10 +106,6 @@ def replay(
         cache_mode,
         {name: round(value, 6) for name, value in seconds.items()},
     )
-
-
-Found = tuple[int, int, NDArray[Any], NDArray[Any], int]
-"""Accesses and fetches of a chunk; positions of its L1 misses and of its walks; cycles of all its walks."""
 
 
 class Run:
@@ -119,11 +122,14 @@ class Run:
         fast: bool,
         per_window: int = 0,
         tables: Tables | None = None,
+        line: Line | None = None,
     ) -> None:
         """Power on; `per_window` is the records of a point of the time series, 0 a 200th of the trace.
 
-        `tables` are those of `mapping` and `machine`, where they are known already.
+        `tables` are those of `mapping` and `machine`, where they are known already; `line` is how the TLBs
+        hand work on to the walks.
         """
+        self.line = line or Line()
         self.trace, self.mapping, self.machine = trace, mapping, machine
         self.fetches, self.full = fetches, cache_mode == "full" and bool(machine.cache)
         recorded = (trace.pages << np.uint64(trace.page_shift - 12)).astype(np.int64)
@@ -156,11 +162,13 @@ class Run:
         pieces: Iterator[Chunk | np.void] = self.pieces(*(["offset"] if self.full else []))
         for piece in self.trace.chunks("flags", size=self.stretch) if whole else pieces:
             if isinstance(piece, np.void):
+                self.line.wait()
                 self.happen(piece)
                 continue
             self.take(piece, on_misses)
             if progress is not None:
                 progress(piece.start + len(piece.page))
+        self.line.wait()
         window = self.machine.walker.window_accesses
         tally.waited = waited_at_the_end(self.clock, self.ring, self.walkers, window, tally.accesses)
         self.path.finish()
@@ -206,23 +214,26 @@ class Run:
         """Replay one chunk, of one window."""
         tally = self.tally
         flags = ABSENT if chunk.flags is None else plain(chunk.flags, np.uint8)
-        accesses, fetches, l1_at, stlb_at, cycles = self.path.levels(
-            chunk, plain(chunk.page, np.uint32), flags
-        )
+        found = self.path.levels(chunk, plain(chunk.page, np.uint32), flags)
+        before = np.int64(tally.accesses)
+        stlb_at = found.stlb_at + before
         if on_misses is not None:
-            on_misses(l1_at + tally.accesses, stlb_at + tally.accesses)
-        tally.accesses += accesses
-        tally.fetches += fetches
-        if len(chunk.page):
-            tally.window[:, chunk.start // tally.per_window] += len(l1_at), len(stlb_at), cycles
+            on_misses(found.l1_at + before, stlb_at)
+        tally.accesses += found.accesses
+        tally.fetches += found.fetches
+        window, l1 = chunk.start // tally.per_window, len(found.l1_at)
 
-    def wait(self, at: NDArray[Any], cycles: NDArray[np.int64]) -> int:
+        def walk() -> None:
+            tally.window[:, window : window + 1] += [[l1], [len(stlb_at)], [found.walk(stlb_at)]]
+
+        self.line.hand(walk)
+
+    def wait(self, at: NDArray[np.int64], cycles: NDArray[np.int64]) -> int:
         """Let the program wait for walks; return the cycles of all of them."""
         from pagewalk.kernels.general.cost import wait_for_walks
 
-        position = at.astype(np.int64) + self.tally.accesses
         window = self.machine.walker.window_accesses
-        wait_for_walks(position, cycles, window, self.walkers, self.ring, self.clock)
+        wait_for_walks(at, cycles, window, self.walkers, self.ring, self.clock)
         return int(cycles.sum())
 
     def count_l1(self, misses: int, of_fetches: int) -> None:

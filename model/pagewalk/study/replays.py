@@ -89,7 +89,8 @@ def replays(
 ) -> list[Replay]:
     """Replay every mapping on every machine, as many at once as there are CPUs.
 
-    A trace of several CPUs is replayed in parts, where that is exact.
+    A trace of several CPUs is replayed in parts, where that is exact; where threads are left over, each
+    replay has two.
 
     Parameters
     ----------
@@ -115,7 +116,15 @@ def replays(
                     progress(records // parts - done)
             done = records // parts
 
-        return replay(trace, mapping, machine, fetches=fetches, cache_mode=cache_mode, progress=advance)
+        return replay(
+            trace,
+            mapping,
+            machine,
+            fetches=fetches,
+            cache_mode=cache_mode,
+            progress=advance,
+            threads=each,
+        )
 
     def whole(machine: Machine, parts: list[Future[Replay]]) -> Replay:
         found = merged([part.result() for part in parts])
@@ -129,11 +138,13 @@ def replays(
     if not cells:
         raise BadInput("replay", "no machine or no mapping", "name at least one of each")
     threads = threads or len(os.sched_getaffinity(0))
+    parted = [by_cpu(subject.trace, mapping, machine, threads) for machine, mapping in cells]
+    each = threads // sum(map(len, parted))
     with ThreadPoolExecutor(threads) as pool:
-        running = []
-        for machine, mapping in cells:
-            parts = by_cpu(subject.trace, mapping, machine, threads)
-            running.append([pool.submit(one, part, len(parts), machine, mapping) for part in parts])
+        running = [
+            [pool.submit(one, part, len(parts), machine, mapping) for part in parts]
+            for (machine, mapping), parts in zip(cells, parted, strict=True)
+        ]
         try:
             return [whole(machine, parts) for (machine, _), parts in zip(cells, running, strict=True)]
         except BaseException:

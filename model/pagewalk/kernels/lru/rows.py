@@ -182,11 +182,11 @@ def _pass_loop(width: int) -> Any:
     return pass_loop
 
 
-l1_block, _stlb_block, _pass_block = _by_width(_l1_loop), _by_width(_stlb_loop), _by_width(_pass_loop)
+l1_block, stlb_block, _pass_block = _by_width(_l1_loop), _by_width(_stlb_loop), _by_width(_pass_loop)
 
 
 @inline
-def _walk(psc, group, at, walk, found, passed):
+def find_all(psc, group, at, walk, found, passed):
     """Look the walks of a block up in the paging-structure caches; `group` and `walk` are spent."""
     for cache in range(len(psc.begin)):
         n = _pass_block(psc.rows, psc.place[psc.begin[cache] :], group, at, group, walk)
@@ -194,6 +194,14 @@ def _walk(psc, group, at, walk, found, passed):
         for i in range(n):
             found[np.uint64(walk[i])] = cache + 1
         at = walk
+
+
+@inline
+def pass_all(psc, group, passed):
+    """As `find_all`; where each walk found an entry is not noted."""
+    for cache in range(len(psc.begin)):
+        n = _pass_block(psc.rows, psc.place[psc.begin[cache] :], group, None, group, None)
+        passed[cache] += n
 
 
 @jit
@@ -225,10 +233,10 @@ def lru_levels(page, place, l1, stlb, psc, last, misses):
         l1_at = misses.l1_at[l1_misses:]
         start, n = l1_block(l1, page, start, last[0], place, block, l1_at)
         l1_misses += n
-        n = _stlb_block(stlb, block, l1_at, misses.at[stlb_misses:], group, psc.group_at)
+        n = stlb_block(stlb, block, l1_at, misses.at[stlb_misses:], group, psc.group_at)
         found = misses.found[stlb_misses:]
         found[:n] = 0
-        _walk(psc, group, nth, walk, found, misses.passed)
+        find_all(psc, group, nth, walk, found, misses.passed)
         stlb_misses += n
     if len(page) > 0:
         last[0] = page[len(page) - 1]
@@ -257,11 +265,9 @@ def lru_totals(page, place, l1, stlb, psc, last, passed):
     while start < len(page):
         start, n = l1_block(l1, page, start, last[0], place, block, None)
         l1_misses += n
-        n = _stlb_block(stlb, block, None, None, group, psc.group_at)
+        n = stlb_block(stlb, block, None, None, group, psc.group_at)
         stlb_misses += n
-        for cache in range(len(psc.begin)):
-            n = _pass_block(psc.rows, psc.place[psc.begin[cache] :], group, None, group, None)
-            passed[cache] += n
+        pass_all(psc, group, passed)
     if len(page) > 0:
         last[0] = page[len(page) - 1]
     return l1_misses, stlb_misses

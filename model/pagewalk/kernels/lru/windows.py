@@ -5,7 +5,7 @@ The windows of the time series are counted inside: Python is entered once a chun
 
 import numpy as np
 
-from pagewalk.kernels._jit import jit
+from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.count import by_kind, count_misses, count_uniform_walks, touch
 from pagewalk.kernels.lru.rows import BLOCK, lru_levels, lru_totals
 
@@ -80,6 +80,18 @@ def lru_windows(
     return accesses, fetched
 
 
+@inline
+def count_passed(walks, passed, top_of, leaf_level, walks_of):
+    """Add walks, of which so many passed each paging-structure cache; return their references."""
+    refs = 0
+    for cache in range(len(passed) + 1):
+        behind = passed[cache] if cache < len(passed) else 0
+        walks_of[0, cache] += walks - behind
+        refs += (walks - behind) * (top_of[cache] - leaf_level[0])
+        walks = behind
+    return refs
+
+
 @jit
 def alike_windows(
     page,
@@ -109,8 +121,7 @@ def alike_windows(
     accesses, fetched : int
     """
     accesses = fetched = start = 0
-    caches = len(psc.begin)
-    passed = np.empty(caches, np.int64)
+    passed = np.empty(len(psc.begin), np.int64)
     for w in range(len(ends)):
         while start < ends[w]:
             end = min(start + len(numbered), ends[w])
@@ -125,12 +136,7 @@ def alike_windows(
             by_page[0, 0] += n1
             window[0, w] += n1
             window[1, w] += n2
-            left = n2
-            for cache in range(caches + 1):
-                behind = passed[cache] if cache < caches else 0
-                walks_of[0, cache] += left - behind
-                window[2, w] += (left - behind) * (top_of[cache] - leaf_level[0])
-                left = behind
+            window[2, w] += count_passed(n2, passed, top_of, leaf_level, walks_of)
             accesses += len(part)
             start = end
     return accesses, fetched

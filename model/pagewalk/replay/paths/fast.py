@@ -5,6 +5,7 @@ Exact: the same counts as the general kernels give, which `replay(..., fast=Fals
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
 from pagewalk.replay.paths.general import ABSENT, plain
+from pagewalk.replay.paths.line import AHEAD, Found
 from pagewalk.replay.paths.names import first_of, follows, name_units
 from pagewalk.replay.paths.state import MAX_READS, WALKS_AT_ONCE
 from pagewalk.replay.tables import LevelTable, Tables
 from pagewalk.trace.trace import Chunk, Trace
 
 if TYPE_CHECKING:
-    from pagewalk.replay.engine import Found, Run
+    from pagewalk.replay.engine import Run
 
 
 class Fast(NamedTuple):
@@ -140,6 +142,22 @@ def fast(
     )
 
 
+class _Held(NamedTuple):
+    """Room for what missed in the first level, as `pagewalk.kernels.lru.apart.first_level` writes it."""
+
+    missed: NDArray[Any]
+    page_of: NDArray[np.int32] | None
+    begin: NDArray[np.int64]
+    window_of: NDArray[np.int64]
+
+
+def _held(dtype: np.dtype[Any], alike: bool) -> _Held:
+    from pagewalk.kernels.lru.apart import BLOCKS, HELD_ROOM
+
+    page_of = None if alike else np.empty(HELD_ROOM, np.int32)
+    return _Held(np.empty(HELD_ROOM, dtype), page_of, np.empty(BLOCKS, np.int64), np.empty(BLOCKS, np.int64))
+
+
 class FastPath:
     """The fast path of one run, where its machine has one."""
 
@@ -149,11 +167,17 @@ class FastPath:
         self.run, self.fast = run, fast
         self.numbered = np.empty(run.size, np.uint32)
         alike = len(fast.walks_of) < len(fast.place)
-        self.packed = pack(fast.place, fast.l1, fast.stlb, fast.psc) if alike else None
-        """Where all pages are counted as one: smaller places, of the same rows."""
+        self.alike = alike
+        """All pages are counted as one."""
+        packed = pack(fast.place, fast.l1, fast.stlb, fast.psc) if alike else None
+        self.rows: tuple[Any, Any, Any, Any] = packed or (fast.place, fast.l1, fast.stlb, fast.psc)
+        """Places, and the rows that they are in: L1, STLB, paging-structure caches."""
         self.l1 = 0
         self.uniform = not run.machine.cache and not run.machine.walker.window_accesses
         """Every walk reference costs the same, and the program waits for each walk: `windows` will do."""
+        sets = AHEAD + 1 if run.line.apart else 0
+        self.held = cycle([_held(self.rows[0].dtype, alike) for _ in range(sets)])
+        """In turn: one is filled while the others wait or are under way."""
 
     def levels(self, chunk: Chunk, page: NDArray[np.uint32], flags: NDArray[np.uint8]) -> Found:
         """Send a chunk through vector rows, block by block."""
@@ -166,48 +190,108 @@ class FastPath:
             n, fetches = by_kind(page, flags, pages, run.fetches, run.kinds_differ, self.numbered)
             page = self.numbered[:n]
         l1, stlb = lru_levels(page, fast.place, fast.l1, fast.stlb, fast.psc, fast.last, fast.misses)
-        l1_at, stlb_at, found = fast.misses.l1_at[:l1], fast.misses.at[:stlb], fast.misses.found[:stlb]
+        l1_at, stlb_at, found = fast.misses.l1_at[:l1], fast.misses.at[:stlb], fast.misses.found[:stlb].copy()
         tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
         run.count_l1(l1, int(np.count_nonzero(page[l1_at] >= 2 * pages)) if run.fetches else 0)
         touch(page, tally.touched)
         count_misses(page, l1_at, tally.by_page)
-        cycles, refs = self._walks(page[stlb_at], found)
-        count_walks(page, stlb_at, refs, cycles, tally.by_page)
-        return len(page), fetches, l1_at, stlb_at, run.wait(stlb_at, cycles)
+        walked = page[stlb_at]
+
+        def walk(at: NDArray[np.int64]) -> int:
+            cycles, refs = self._walks(walked, found)
+            count_walks(walked, refs, cycles, tally.by_page)
+            return run.wait(at, cycles)
+
+        return Found(len(page), fetches, l1_at, stlb_at, walk)
 
     def windows(self, chunk: Chunk) -> None:
         """Send a chunk of any number of windows through vector rows, and count."""
-        from pagewalk.kernels.lru.windows import alike_windows, lru_windows
-
-        run, fast = self.run, self.fast
-        tally, walker = run.tally, run.machine.walker
-        first, end = chunk.start // tally.per_window, chunk.start + len(chunk.page)
-        ends = (
-            np.arange(chunk.start - chunk.start % tally.per_window, end, tally.per_window) + tally.per_window
-        )
-        counted = np.zeros((3, len(ends)), np.int64)
+        tally = self.run.tally
+        start, end = chunk.start, chunk.start + len(chunk.page)
+        ends = np.arange(start - start % tally.per_window, end, tally.per_window) + tally.per_window
+        first = start // tally.per_window
+        windows = slice(first, first + len(ends))
+        ends = np.minimum(ends, end) - start
         page = plain(chunk.page, np.uint32)
         flags = ABSENT if chunk.flags is None else plain(chunk.flags, np.uint8)
-        ends = np.minimum(ends, end) - chunk.start
+        (self._apart if self.run.line.apart else self._whole)(page, flags, ends, windows)
+
+    def _whole(
+        self, page: NDArray[np.uint32], flags: NDArray[np.uint8], ends: NDArray[np.int64], windows: slice
+    ) -> None:
+        """Send a chunk through all levels in one call."""
+        from pagewalk.kernels.lru.windows import alike_windows, lru_windows
+
+        run, fast, tally = self.run, self.fast, self.run.tally
+        counted = np.zeros((3, len(ends)), np.int64)
         kinds = len(run.mapping.page), run.fetches
+        rows = *self.rows, fast.last
         counters = fast.top_of, fast.leaf_level, fast.walks_of, tally.by_page, tally.touched, counted
-        if self.packed is not None:
-            accesses, fetches = alike_windows(
-                page, flags, *kinds, ends, *self.packed, fast.last, self.numbered, *counters
-            )
+        if self.alike:
+            accesses, fetches = alike_windows(page, flags, *kinds, ends, *rows, self.numbered, *counters)
         else:
-            rows = fast.place, fast.l1, fast.stlb, fast.psc, fast.last, fast.misses
             accesses, fetches = lru_windows(
-                page, flags, *kinds, run.kinds_differ, ends, *rows, self.numbered, *counters
+                page, flags, *kinds, run.kinds_differ, ends, *rows, fast.misses, self.numbered, *counters
             )
-        l1, stlb = counted[:2].sum(axis=1).tolist()
         tally.accesses += accesses
         tally.fetches += fetches
-        tally.stlb += l1 - stlb, (l1 - stlb) * fast.hit_cycles
-        self.l1 += l1
-        counted[2] = counted[1] * walker.start_cycles + counted[2] * run.machine.memory.latency_cycles
-        run.clock[0] += counted[2].sum()
-        tally.window[:, first : first + len(ends)] += counted
+        tally.window[0, windows] += counted[0]
+        self._count(windows, counted[0], *counted[1:])
+
+    def _apart(
+        self, page: NDArray[np.uint32], flags: NDArray[np.uint8], ends: NDArray[np.int64], windows: slice
+    ) -> None:
+        """Send a chunk through L1; hand on what missed."""
+        from pagewalk.kernels.lru.apart import behind_first, first_level
+
+        run, fast, tally = self.run, self.fast, self.run.tally
+        place, l1, stlb, psc = self.rows
+        pages, start = len(run.mapping.page), 0
+        while True:
+            held, missed = next(self.held), np.zeros(len(ends), np.int64)
+            start, blocks, accesses, fetches = first_level(
+                page,
+                flags,
+                pages,
+                run.fetches,
+                run.kinds_differ,
+                ends,
+                start,
+                place,
+                l1,
+                fast.last,
+                self.numbered,
+                tally.by_page,
+                tally.touched,
+                missed,
+                *held,
+            )
+            tally.accesses += accesses
+            tally.fetches += fetches
+            tally.window[0, windows] += missed
+
+            def behind(held: _Held = held, blocks: int = blocks, missed: NDArray[np.int64] = missed) -> None:
+                found = np.zeros((2, len(ends)), np.int64)
+                some = held.missed, held.page_of, held.begin[:blocks], held.window_of[:blocks]
+                behind_first(*some, stlb, psc, fast.top_of, fast.leaf_level, fast.walks_of, found)
+                self._count(windows, missed, *found)
+
+            run.line.hand(behind)
+            if start >= len(page):
+                return
+
+    def _count(
+        self, windows: slice, l1: NDArray[np.int64], stlb: NDArray[np.int64], refs: NDArray[np.int64]
+    ) -> None:
+        """Count the misses and references of some windows."""
+        run, tally = self.run, self.run.tally
+        hits = int(l1.sum() - stlb.sum())
+        tally.stlb += hits, hits * self.fast.hit_cycles
+        self.l1 += int(l1.sum())
+        cycles = stlb * run.machine.walker.start_cycles + refs * run.machine.memory.latency_cycles
+        run.clock[0] += cycles.sum()
+        tally.window[1, windows] += stlb
+        tally.window[2, windows] += cycles
 
     def _walks(
         self, page: NDArray[np.uint32], found: NDArray[np.int8]

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pagewalk.replay.paths.line import Found
 from pagewalk.replay.paths.state import MAX_READS, WALKS_AT_ONCE
 from pagewalk.replay.tables import INCLUSIONS
 from pagewalk.trace.trace import FETCH, Chunk
 
 if TYPE_CHECKING:
-    from pagewalk.replay.engine import Found, Run
+    from pagewalk.replay.engine import Run
 
 ABSENT = np.zeros(0, np.uint8)
 
 
 class Stream(NamedTuple):
-    """Accesses of one chunk, runs of one unit taken as one; parallel arrays, written anew for each chunk."""
+    """Accesses of one chunk, runs of one unit taken as one; parallel arrays."""
 
     unit: NDArray[np.int32]
     kind: NDArray[np.int64]
@@ -77,35 +78,44 @@ class General:
             tally.stlb,
         )
         l1_missed, stlb_missed = self.missed[0][:l1], self.missed[1][:stlb]
-        cycles, refs = self._walks(stlb_missed, chunk, accesses)
         count_misses(stream.page, l1_missed, tally.by_page)
-        count_walks(stream.page, stlb_missed, refs, cycles, tally.by_page)
         run.count_l1(l1, int(np.count_nonzero(stream.kind[l1_missed] == 2)))
-        at = stream.at[stlb_missed]
-        return accesses, fetches, stream.at[l1_missed], at, run.wait(at, cycles)
+        columns: Any = (column[stlb_missed] for column in stream)
+        missed = Stream(*columns)
+        data = self._data(chunk, accesses) if run.full else None
+
+        def walk(at: NDArray[np.int64]) -> int:
+            cycles, refs = self._walks(missed, data)
+            count_walks(missed.page, refs, cycles, tally.by_page)
+            return run.wait(at, cycles)
+
+        return Found(accesses, fetches, stream.at[l1_missed], missed.at, walk)
 
     def _walks(
-        self, missed: NDArray[np.int32], chunk: Chunk, accesses: int
+        self, missed: Stream, data: tuple[NDArray[np.int64], NDArray[np.uint8]] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Walk for each miss; return the cycles and the references of each walk."""
+        """Walk for each miss of a chunk; return the cycles and the references of each walk.
+
+        `data` are the address and the CPU of all accesses of the chunk, where they go through the caches too.
+        """
         from pagewalk.kernels.general.caches import read_all, read_walks
         from pagewalk.kernels.general.walk import walk
 
-        run, stream = self.run, self.stream
+        run, walks = self.run, len(missed.unit)
         state, tally, machine = run.state, run.tally, run.machine
         per_walk = MAX_READS if state.host.levels else state.tables.levels
         address = np.empty(WALKS_AT_ONCE * per_walk, np.int64)
         level = np.empty(WALKS_AT_ONCE * per_walk, np.int8)
-        cycles, refs = np.empty(len(missed), np.int64), np.empty(len(missed), np.int64)
+        cycles, refs = np.empty(walks, np.int64), np.empty(walks, np.int64)
         done = 0
-        data, data_cpu = self._data(chunk, accesses) if run.full else (np.zeros(0, np.int64), ABSENT)
-        for first in range(0, max(len(missed), 1), WALKS_AT_ONCE):
-            some = missed[first : first + WALKS_AT_ONCE]
-            last = first + len(some)
-            ends = np.empty(len(some), np.int64)
+        for first in range(0, max(walks, 1), WALKS_AT_ONCE):
+            last = min(first + WALKS_AT_ONCE, walks)
+            some = slice(first, last)
+            unit, cpu, at = missed.unit[some], missed.cpu[some], missed.at[some]
+            ends = np.empty(last - first, np.int64)
             walk(
-                stream.unit[some],
-                stream.cpu[some],
+                unit,
+                cpu,
                 state.tables,
                 state.host,
                 ends,
@@ -115,15 +125,14 @@ class General:
                 tally.by_refs,
             )
             refs[first:last] = np.diff(ends, prepend=0)
-            spent = np.full(len(some), machine.walker.start_cycles, np.int64)
-            common = *state.caches, run.entry_cache, run.trace.cpus, stream.cpu[some], ends, address, level
+            spent = np.full(last - first, machine.walker.start_cycles, np.int64)
+            common = *state.caches, run.entry_cache, run.trace.cpus, cpu, ends, address, level
             counted = spent, tally.places, tally.level_cycles, tally.caches
             if run.reads is not None:
-                unit = stream.unit[some]
                 run.reads.send(unit, run.tables.leaf_level[unit] + refs[first:last], spent)
-            elif run.full:
-                until = int(stream.at[missed[last]]) if last < len(missed) else accesses
-                read_all(*common, *counted, stream.at[some], data, data_cpu, done, until)
+            elif data is not None:
+                until = int(missed.at[last]) if last < walks else len(data[0])
+                read_all(*common, *counted, at, *data, done, until)
                 done = until
             else:
                 read_walks(*common, *counted)
