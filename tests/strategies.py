@@ -131,9 +131,8 @@ def shapes(draw: st.DrawFn, policies: list[str], most_sets: int = 8) -> dict[str
     """Entries, ways and policy of an array."""
     sets = draw(st.sampled_from([s for s in (1, 1, 2, 3, 4, 8) if s <= most_sets]))
     policy = draw(st.sampled_from(policies))
-    ways = 12 if policy == "mru+1%3-plru4" else draw(st.sampled_from([1, 2, 4, 8]))
-    if policy in ("lru", "fifo", "random", "nru", "srrip"):
-        ways = draw(st.integers(1, 6))
+    most = 12 if policy == "tree-plru" else 6
+    ways = 12 if policy == "mru+1%3-plru4" else draw(st.integers(1, most))
     return {
         "entries": sets * ways,
         "ways": 0 if sets == 1 and draw(st.booleans()) else ways,
@@ -267,8 +266,10 @@ def machines(
     if is_guest:
         nested = draw(shapes(policies, 4))
         host_levels = draw(st.integers(4, 5))
+        host_leaf = draw(st.sampled_from(["4K", "2M", "1G"]))
         more["guest"] = Guest(
-            host_leaf=draw(st.sampled_from(["4K", "2M", "1G"])),
+            host_leaf=host_leaf,
+            pde_in_stlb=host_leaf == "4K" and inclusion == "none" and draw(st.booleans()),
             host_levels=host_levels,
             combined_psc=draw(st.booleans()),
             nested_entries=nested["entries"] if draw(st.booleans()) else 0,

@@ -73,7 +73,6 @@ BAD = [
     ),
     (WHOLE + "\n[[tlb]]\n" * 40, "tlb[2]", "lacks name"),
     (STLB + 'policy = "plru"', "tlb[5].policy", "tree-plru"),
-    (STLB + 'policy = "tree-plru"', "tlb[5].ways", "power of two"),
     (STLB + "ways = 6", "tlb[5].ways", "12 ways"),
     (STLB + 'index = "VPN[3:0]"', "tlb[5].index", "yields 4 bits, but there are 128 sets"),
     (STLB + 'index = "VPN[60:54]"', "tlb[5].index", "within bits 51 to 0"),
@@ -126,6 +125,8 @@ BAD = [
     (SKYLAKE + '[guest]\nhost_leaf = "8K"', "guest.host_leaf", "1G, 2M, 4K"),
     ('extends = "ibm-power9"\n[guest]\nhost_leaf = "4K"', "guest.host_leaf", "base page, 64K"),
     (SKYLAKE + "[guest]\nhost_levels = 9", "guest.host_levels", "out of range"),
+    (SKYLAKE + '[guest]\nhost_leaf = "2M"\npde_in_stlb = true', "guest.pde_in_stlb", 'host_leaf = "4K"'),
+    (SKYLAKE + 'inclusion = "exclusive"\n[guest]\npde_in_stlb = true', "guest.pde_in_stlb", "leave it out"),
     (SKYLAKE + "[guest]\nnested_entries = 16\nnested_ways = 3", "guest.nested_ways", "divisor"),
     (SKYLAKE + "[[guest.host_psc]]\nnaem = 1", "guest.host_psc[0].naem", "did you mean name?"),
     (

@@ -85,8 +85,6 @@ def test_larger_leaves_never_miss_more(order: Any, entries: int) -> None:
 @REPEATABLE
 def test_no_policy_beats_foresight_nor_the_floor(order: Any, entries: int, policy: str) -> None:
     """Belady's choice (drop what is needed last) misses least; every page misses once at least."""
-    if policy == "tree-plru":
-        entries = 1 << entries.bit_length() - 1
     found, _, _ = misses(machine(tlb(1, entries, policy=policy)), mapping(nearby()), order)
     held: set[int] = set()
     needed = {page: np.flatnonzero(order == page).tolist() for page in set(order.tolist())}

@@ -281,6 +281,17 @@ def test_warm_nested_walk(
 
 
 @BOTH
+@pytest.mark.parametrize(("apart", "walks"), [(1, 3), (512, 0)])
+def test_host_pdes_among_translations(simulator: Simulator, accesses: int, apart: int, walks: int) -> None:
+    """Three pages in turn through four entries: with one PDE they fit; with one each, six, they never hit."""
+    hardware = machine(tlb(1, 1), tlb(2, 4), guest=Guest(pde_in_stlb=True))
+    frames = mapping(pages(3), frame=range(1 << 20, (1 << 20) + 3 * apart, apart))
+    order = np.arange(accesses) % 3
+    _, _, counts = simulator(hardware, frames, order)
+    assert counts["walks"] == (walks or accesses)
+
+
+@BOTH
 def test_references_of_uniform_walks(simulator: Simulator, accesses: int) -> None:
     """1 + (1 - hP)(1 + (1 - hQ)): 32 PDEs in 4 GiB, 8 of them and 1 PDPTE cached.
 

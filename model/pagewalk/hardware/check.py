@@ -114,6 +114,9 @@ def faults(machine: Machine) -> Iterator[Fault]:
             yield "guest.host_leaf", what, "give a larger one, or another geometry"
         yield from _pscs("guest.host_psc", guest.host_psc, guest.host_levels)
         yield from _array("guest.nested_ways", guest.nested_entries, guest.nested_ways, "lru")
+        if guest.pde_in_stlb and (guest.host_leaf != "4K" or machine.inclusion != "none"):
+            what = f"does not go with host_leaf = {guest.host_leaf!r}, inclusion = {machine.inclusion!r}"
+            yield "guest.pde_in_stlb", what, 'give host_leaf = "4K" and inclusion = "none", or leave it out'
     yield from _caches(machine)
 
 
@@ -174,8 +177,6 @@ def _array(key: str, entries: int, ways: int, policy: str) -> Iterator[Fault]:
     ways = ways or entries
     if ways and entries % ways:
         yield key, f"{entries} entries are no whole number of sets of {ways}", "give a divisor of the entries"
-    if policy == "tree-plru" and ways & (ways - 1):
-        yield key, f"tree-plru needs a power of two, not {ways}", "change ways or policy"
     if policy == "mru+1%3-plru4" and ways != 12:
         yield key, f"mru+1%3-plru4 is for 12 ways, not {ways}", "give 12 ways or another policy"
 

@@ -37,6 +37,9 @@ class LevelTable:
         Of each set of one CPU; `number` is that within its own array.
     array_of, entry_number : ndarray, shape (3, units)
         Which array of the level holds the unit (-1: none), and the page number of the entry there.
+    pde_number, pde_set, pde_tag : ndarray, shape (units,)
+        Host's PDE that a walk for the unit keeps in the array of its loads: its number, set and tag; set -1
+        where it keeps none.
     tag_space, tag_start, tag_end : ndarray of int64, shape (tags,)
         Address space and range (in 4 KiB pages, where the trace has it) that each tag covers; tags are the
         same at both levels.
@@ -53,6 +56,9 @@ class LevelTable:
     tag_end: NDArray[np.int64]
     array_of: NDArray[np.int64]
     entry_number: NDArray[np.int64]
+    pde_number: NDArray[np.int64]
+    pde_set: NDArray[np.int32]
+    pde_tag: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -230,7 +236,14 @@ def translate(
     tag = found.reshape(len(rows), -1)[[rows.index(row) for row in alike]]
     moved = np.zeros(len(page), np.int64) if recorded is None else page - recorded
     start = (number_of[index] << (shift_of[index] - 12)) - np.tile(moved[some], len(rows))[index]
-    tags = np.tile(space[some], len(rows))[index], start, start + (1 << (shift_of[index] - 12))
+    shared = machine.guest is not None and machine.guest.pde_in_stlb
+    none = np.full(len(some), -1, np.int64)
+    pde_number = mapping.frame[some] >> (SIZES["2M"] - 12) if shared else none
+    some_pde, pde = dense(pde_number)
+    beside = np.zeros(len(some_pde) if shared else 0, np.int64)
+    end = start + (1 << (shift_of[index] - 12))
+    columns = np.tile(space[some], len(rows))[index], start, end
+    tags = tuple(np.concatenate([column, beside]) for column in columns)
     first, second = (
         _level(
             [a for a in machine.tlb if a.level == level],
@@ -238,8 +251,10 @@ def translate(
             number[rows],
             tag[rows],
             tags,
+            numbers,
+            (pde + len(index)).astype(np.int32),
         )
-        for level, rows in ((1, slice(0, 3)), (2, slice(3, 6)))
+        for level, rows, numbers in ((1, slice(0, 3), none), (2, slice(3, 6), pde_number))
     )
     return Tables(
         unit_of_page.astype(np.int32),
@@ -257,7 +272,9 @@ def _level(
     chosen: NDArray[np.int64],
     number: NDArray[np.int64],
     tag: NDArray[np.int64],
-    tags: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    tags: tuple[NDArray[np.int64], ...],
+    pde_number: NDArray[np.int64],
+    pde_tag: NDArray[np.int32],
 ) -> LevelTable:
     """Lay the arrays of a level one after the other; `chosen`, `number`, `tag` have a row for each kind."""
     sets, ways, base = _geometry_of(arrays)
@@ -265,6 +282,10 @@ def _level(
     for i, array in enumerate(arrays):
         here = chosen == i
         set_of[here] = base[i] + set_index(array.index, number[here], int(sets[i]))
+    pde_set = np.full(len(pde_number), -1, np.int32)
+    for i, array in enumerate(arrays):
+        here = (chosen[0] == i) & (pde_number >= 0)
+        pde_set[here] = base[i] + set_index(array.index, pde_number[here], int(sets[i]))
     return LevelTable(
         set_of,
         np.where(set_of < 0, -1, tag).astype(np.int32),
@@ -275,6 +296,9 @@ def _level(
         *tags,
         chosen,
         number,
+        pde_number,
+        pde_set,
+        pde_tag,
     )
 
 
@@ -288,7 +312,8 @@ def resized(level: LevelTable, arrays: list[Tlb]) -> LevelTable:
         As many as before, that hold, serve and coalesce the same.
     """
     tags = level.tag_space, level.tag_start, level.tag_end
-    return _level(arrays, level.array_of, level.entry_number, level.tag_of.astype(np.int64), tags)
+    own = level.array_of, level.entry_number, level.tag_of.astype(np.int64)
+    return _level(arrays, *own, tags, level.pde_number, level.pde_tag)
 
 
 def walk_caches(

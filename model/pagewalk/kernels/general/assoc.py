@@ -32,7 +32,7 @@ def make(ways: np.ndarray, policy: np.ndarray, seed: np.ndarray) -> np.ndarray:
         Number of the set within its own array; seeds the random policy.
     """
     width = int(ways.max(initial=1))
-    notes = width if (policy >= TREE_PLRU).any() else 0
+    notes = 1 << (width - 1).bit_length() if (policy >= TREE_PLRU).any() else 0
     table = np.zeros((len(ways), TAGS + width + notes), np.int64)
     table[:, WAYS], table[:, POLICY], table[:, NOTES] = ways, policy, TAGS + width
     table[:, STATE] = np.where(policy == RANDOM, (seed * 2654435761 + 12345) & 0x7FFFFFFF, 0)
@@ -43,24 +43,26 @@ def make(ways: np.ndarray, policy: np.ndarray, seed: np.ndarray) -> np.ndarray:
 @inline
 def _tree_touch(table, s, nodes, way, ways):
     """Point every node on the way's path away from it; node n is noted in column `nodes` + n."""
-    node, low, half = 1, 0, ways >> 1
-    while half > 0:
+    node, low, left = 1, 0, ways
+    while left > 1:
+        half = left >> 1
         upper = way >= low + half
         table[s, nodes + node] = not upper
         node = 2 * node + upper
         low += half * upper
-        half >>= 1
+        left = left - half if upper else half
 
 
 @inline
 def _tree_victim(table, s, nodes, ways):
-    """Follow the nodes; 0 is the lower half."""
-    node, low, half = 1, 0, ways >> 1
-    while half > 0:
+    """Follow the nodes; 0 is the lower half, the smaller one of an odd number of ways."""
+    node, low, left = 1, 0, ways
+    while left > 1:
+        half = left >> 1
         upper = table[s, nodes + node]
         node = 2 * node + upper
         low += half * upper
-        half >>= 1
+        left = left - half if upper else half
     return low
 
 

@@ -23,6 +23,10 @@ class Level(NamedTuple):
     sets: int
     """Sets of one CPU; CPU c uses the sets from c * sets."""
     table: np.ndarray
+    pde_set: np.ndarray
+    """int32 (units,): set for the host's PDE of the unit's frame; -1: the level keeps none."""
+    pde_tag: np.ndarray
+    """int32 (units,)"""
 
 
 @jit
@@ -55,6 +59,11 @@ def replay_units(unit, kind, cpu, first, second, units_of_tag, inclusion, l1_mis
         else:
             stlb_missed[n2] = i
             n2 += 1
+            pde = second.pde_set[u]
+            if pde >= 0:
+                pde += c * second.sets
+                if not find(stlb, pde, second.pde_tag[u]):
+                    insert(stlb, pde, second.pde_tag[u])
             if s2 >= 0 and (inclusion != EXCLUSIVE or s1 < 0):
                 gone = insert(stlb, s2, t2)
                 if inclusion == INCLUSIVE and gone != EMPTY:
