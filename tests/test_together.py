@@ -196,7 +196,7 @@ def test_entries_that_need_more_bits_than_eight():
     mapped, pde = mapping(where.tolist()), Psc(name="PDE", level=2, entries=3)
     grid = [machine(tlb(1, 4), tlb(2, 16 * ways, ways), pde) for ways in range(1, 6)]
     stacks = Stacks(trace, mapped, translate(mapped, grid[0]), grid)
-    assert stacks.walks.key.dtype == np.uint16
+    assert stacks.parts[0].walks.key.dtype == np.uint16
     assert together(trace, mapped, grid) == [alone(trace, mapped, m) for m in grid]
 
 

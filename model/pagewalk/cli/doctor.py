@@ -10,6 +10,7 @@ import click
 
 from pagewalk import __version__
 from pagewalk.cli.listing import listing
+from pagewalk.errors import BadInput
 
 
 def _found(package: str) -> str:
@@ -34,6 +35,16 @@ def _huge() -> str:
     return path.read_text().strip() if path.exists() else "not in this kernel"
 
 
+def _gpu() -> str:
+    from pagewalk.replay.together.gpu import find_gpu
+
+    try:
+        found = find_gpu().device
+    except BadInput as error:
+        return f"{error.what}; {error.mend}"
+    return f"{found.name}, {found.processors} multiprocessors, {found.free_bytes / 2**30:.1f} GiB free"
+
+
 @click.command()
 @click.option("--warm", is_flag=True, help="Compile every kernel now, so that no later command has to.")
 def doctor(warm: bool) -> None:
@@ -54,6 +65,7 @@ def doctor(warm: bool) -> None:
         ("compiled kernels", f"{_jit.CACHE} ({'warm' if _jit.WARM else 'empty: the first run compiles'})"),
         ("counters", _perf()),
         ("huge pages", _huge()),
+        ("GPU", _gpu()),
     ]
     if warm:
         from pagewalk.replay.engine import warm_up

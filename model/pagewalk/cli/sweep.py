@@ -15,19 +15,27 @@ from pagewalk.errors import BadInput
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the rows; out/NAME unless named.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, like tcp://host:8786.")
 @click.option("--separately", is_flag=True, help="Share no work between cells; the counts are the same.")
-def sweep(grid: Path, out: Path | None, scheduler: str | None, separately: bool) -> None:
+@click.option("--gpu", is_flag=True, help="Replay what can be on an NVIDIA GPU; the counts are the same.")
+def sweep(grid: Path, out: Path | None, scheduler: str | None, separately: bool, gpu: bool) -> None:
     """Replay every cell of the grid in SWEEP.toml; what an earlier run finished is not done again."""
+    from pagewalk.replay.together.gpu import find_gpu
     from pagewalk.study.sweep.grid import cells, read
     from pagewalk.study.sweep.run import sweep as run
 
-    wanted = read(grid)
+    if gpu and (scheduler or separately):
+        other = "--scheduler" if scheduler else "--separately"
+        raise BadInput(f"--gpu {other}", "a GPU replays cells together, in this process", "name one of them")
+    wanted, device = read(grid), find_gpu() if gpu else None
     folder = out or Path("out") / grid.stem
     if folder.exists() and not folder.is_dir():
         raise BadInput(folder, "is not a folder", "name another with --out")
     with progress("cells", sum(1 for _ in cells(wanted))) as advance:
-        rows = run(wanted, folder, _cluster(scheduler) if scheduler else None, advance, not separately)
+        executor = _cluster(scheduler) if scheduler else None
+        rows = run(wanted, folder, executor, advance, not separately, device)
     failed = sum("error" in row for row in rows)
     click.echo(f"{len(rows):,} cells, {failed:,} of them no possible machine; cells.csv is in {folder}/")
+    if device:
+        click.echo(f"{device.machines:,} replayed on {device.device.name}")
 
 
 def _cluster(address: str) -> Executor:

@@ -1,6 +1,7 @@
 """Replays of many machines at once: the same counts as each replay of its own, at a fraction of the price."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from pagewalk.replay.engine import has_itlb, replay
 from pagewalk.replay.result import Replay
 from pagewalk.replay.tables import Tables, translate
 from pagewalk.replay.tally import Tally, counts, cycles, leaves, stlb_coverage
+from pagewalk.replay.together.gpu import Gpu
 from pagewalk.replay.together.shape import shape, shares
 from pagewalk.replay.together.stacks import Stacks, passes
 from pagewalk.replay.together.stages import Misses, Stages, joined
@@ -42,6 +44,7 @@ def together(
     fetches: bool | None = None,
     cache_mode: str = "walks-only",
     share: bool = True,
+    gpu: Gpu | None = None,
     progress: Progress | None = None,
 ) -> list[Counted]:
     """Replay a trace over one mapping on many machines.
@@ -57,6 +60,8 @@ def together(
         As of `pagewalk.replay.engine.replay`. Nothing is shared in the full mode, nor of a trace with events.
     share : bool
         Whether anything is shared. Does not change any count.
+    gpu : Gpu, optional
+        Replays the second levels of plain LRU machines that are shared. Does not change any count.
     progress : callable, optional
         Called with the number of records done since the last call, of `trace.accesses` for each machine.
 
@@ -78,7 +83,7 @@ def together(
             one = _replay(trace, mapping, some[0], fetches, cache_mode, advance)
             answers = [Counted(one.counts, one.cycles, one.memory)]
         else:
-            answers = _share(trace, mapping, some, fetches, advance)
+            answers = _share(trace, mapping, some, fetches, gpu, advance)
         found.update(zip(group, answers, strict=True))
     return [found[number] for number in range(len(machines))]
 
@@ -113,7 +118,12 @@ def _replay(
 
 
 def _share(
-    trace: Trace, mapping: Mapping, machines: list[Machine], fetches: bool | None, advance: Progress
+    trace: Trace,
+    mapping: Mapping,
+    machines: list[Machine],
+    fetches: bool | None,
+    gpu: Gpu | None,
+    advance: Progress,
 ) -> list[Counted]:
     """Replay machines of one shape."""
     fetches = has_itlb(machines[0]) if fetches is None else fetches
@@ -126,10 +136,11 @@ def _share(
         memory = {**mapping.memory, **stlb_coverage(machine, sizes)}
         found[number] = Counted(counts(tally, names), cycles(tally, spent), memory)
 
-    together, others = passes(trace, tables, machines, fetches)
+    together, others = passes(trace, tables, machines, fetches, gpu)
     for group in together:
-        stacks = Stacks(trace, mapping, tables, [machines[number] for number in group])
-        stacks.through(partial(_times, advance, len(group)))
+        with gpu.alone if gpu else nullcontext():
+            stacks = Stacks(trace, mapping, tables, [machines[number] for number in group], gpu)
+            stacks.through(partial(_times, advance, len(group)))
         for number in group:
             tally = Tally(machines[number], bare, 1)
             put(number, tally, stacks.tell(machines[number], tally))

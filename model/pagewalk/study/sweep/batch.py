@@ -10,7 +10,9 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.load import load
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.mapping import Mapping
+from pagewalk.replay.together.gpu import Gpu
 from pagewalk.replay.together.shape import figures, levels, shape
+from pagewalk.replay.together.stacks import plain
 from pagewalk.replay.together.together import together
 from pagewalk.study.replays import Subject, subject
 from pagewalk.study.sweep.grid import Cell, changed
@@ -19,13 +21,15 @@ Row = dict[str, Any]
 
 MOST_CELLS = 256
 """Of a batch: what a worker that dies has done in vain. Ours to choose."""
+MOST_ON_GPU = 1 << 14
+"""The same where a GPU replays them, which is the faster the more there are. Ours to choose."""
 MOST_BYTES = 1 << 28
 """That the data caches of a batch may take. Ours to choose."""
 BYTES_PER_LINE = 16
 """That a line of a modelled data cache takes, at most: its tag, and its part of what the set remembers."""
 
 
-def batches(cells: Sequence[Cell], workers: int) -> Iterator[list[Cell]]:
+def batches(cells: Sequence[Cell], workers: int, gpu: bool = False) -> Iterator[list[Cell]]:
     """Cut cells into batches.
 
     Parameters
@@ -33,10 +37,12 @@ def batches(cells: Sequence[Cell], workers: int) -> Iterator[list[Cell]]:
     cells : sequence of Cell
     workers : int
         That batches are for; cells that share work are cut into as many batches at least.
+    gpu : bool
+        Whether a GPU replays what it can; its cells stay together.
     """
-    alike: dict[object, list[tuple[tuple[bytes, list[int]], Cell, int]]] = {}
+    alike: dict[tuple[Any, ...], list[tuple[tuple[bytes, list[int]], Cell, int]]] = {}
     for cell in cells:
-        key, order, size = b"", (b"", [0]), 0
+        key, order, size, there = b"", (b"", [0]), 0, False
         try:
             machine = _machine(cell)
         except BadInput:
@@ -44,11 +50,12 @@ def batches(cells: Sequence[Cell], workers: int) -> Iterator[list[Cell]]:
         else:
             key, size = shape(machine), _cache_bytes(machine)
             sets = [array.entries // (array.ways or array.entries) for array in levels(machine)[1]]
-            order = figures(*machine.psc), sets
-        alike.setdefault((cell.trace, cell.mapping, cell.cache_mode, key), []).append((order, cell, size))
-    for group in alike.values():
+            order, there = (figures(*machine.psc), sets), gpu and plain(machine)
+        group_of = cell.trace, cell.mapping, cell.cache_mode, key, there
+        alike.setdefault(group_of, []).append((order, cell, size))
+    for (*_, there), group in alike.items():
         group.sort(key=lambda found: found[0])
-        most = min(MOST_CELLS, -(-len(group) // workers))
+        most = MOST_ON_GPU if there else min(MOST_CELLS, -(-len(group) // workers))
         batch: list[Cell] = []
         taken = 0
         for _, cell, size in group:
@@ -91,7 +98,7 @@ def _mapping(trace: str, mapping: str, geometry_of: str) -> Mapping:
     return _subject(trace).mapped(mapping, load(geometry_of))
 
 
-def run_batch(batch: Sequence[Cell], share: bool = True) -> list[Row]:
+def run_batch(batch: Sequence[Cell], share: bool = True, gpu: Gpu | None = None) -> list[Row]:
     """Replay the cells of a batch; their rows. A machine that cannot be is a row with an error.
 
     Parameters
@@ -100,6 +107,8 @@ def run_batch(batch: Sequence[Cell], share: bool = True) -> list[Row]:
         Of one trace, mapping and cache mode.
     share : bool
         Whether what cells have in common is replayed once. Changes nothing but `replay_seconds`.
+    gpu : Gpu, optional
+        Replays what it can. Changes nothing else either.
     """
     rows = [_begun(cell) for cell in batch]
     machines: dict[int, Machine] = {}
@@ -114,7 +123,8 @@ def run_batch(batch: Sequence[Cell], share: bool = True) -> list[Row]:
             mapping = _mapping(first.trace, first.mapping, first.machine)
             trace = _subject(first.trace).trace
         began = time.perf_counter()
-        found = together(trace, mapping, list(machines.values()), cache_mode=first.cache_mode, share=share)
+        wanted, mode = list(machines.values()), first.cache_mode
+        found = together(trace, mapping, wanted, cache_mode=mode, share=share, gpu=gpu)
         seconds = round((time.perf_counter() - began) / len(found), 6)
         for number, counted in zip(machines, found, strict=True):
             rows[number] |= counted.counts

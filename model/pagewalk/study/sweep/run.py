@@ -15,6 +15,7 @@ import msgspec
 
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
+from pagewalk.replay.together.gpu import Gpu
 from pagewalk.study.sweep.batch import Row, batches, run_batch
 from pagewalk.study.sweep.grid import Sweep, cells
 
@@ -47,6 +48,7 @@ def sweep(
     executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,
     share: bool = True,
+    gpu: Gpu | None = None,
 ) -> list[Row]:
     """Run what is left of a grid; return all rows in the order of the grid.
 
@@ -61,6 +63,8 @@ def sweep(
         Called with the number of cells done since the last call.
     share : bool
         Whether what cells have in common is replayed once. Does not change any count.
+    gpu : Gpu, optional
+        Replays what it can, beside threads of this process. Does not change any count.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "cells.jsonl"
@@ -72,8 +76,8 @@ def sweep(
     threads = len(os.sched_getaffinity(0))
     pool = executor or ThreadPoolExecutor(threads)
     with file.open("ab", buffering=0) as out:
-        cut = batches(left, WORKERS if executor else threads)
-        running = [pool.submit(run_batch, batch, share) for batch in cut]
+        cut = batches(left, WORKERS if executor else threads, gpu is not None)
+        running = [pool.submit(run_batch, batch, share, gpu) for batch in cut]
         try:
             for future in as_completed(running):
                 for row in future.result():

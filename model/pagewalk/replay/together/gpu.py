@@ -1,0 +1,136 @@
+"""Second levels of plain LRU machines on a GPU: the same counts, from `pagewalk.kernels.gpu`."""
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.errors import BadInput
+from pagewalk.replay.tables import PscTable
+
+LITTLE = 1 << 14
+"""Bytes that we allow for a table's walk caches and counters; 38 entries of 32 lanes take 2,432."""
+
+MOST_ROWS = 1 << 26
+"""Rows of a pass: their lanes are numbered with 32 bits."""
+
+
+@dataclass
+class Gpu:
+    """A GPU, and what it has done.
+
+    Attributes
+    ----------
+    device : pagewalk.kernels.gpu.device.Device
+    alone : Lock
+        Held by the thread that uses it.
+    machines : int
+        Replayed on it so far.
+    """
+
+    device: Any
+    alone: Lock = field(default_factory=Lock)
+    machines: int = 0
+
+
+def find_gpu() -> Gpu:
+    """The GPU of this machine.
+
+    Raises
+    ------
+    BadInput
+        The package that drives it is not installed, or there is none that it can use.
+    """
+    if find_spec("numba_cuda") is None:
+        raise BadInput(
+            "the GPU", "needs the package numba-cuda, which is not installed", "pip install 'pagewalk[gpu]'"
+        )
+    from pagewalk.kernels.gpu.device import device
+
+    found = device()
+    if found is None:
+        raise BadInput(
+            "the GPU", "no NVIDIA GPU with a driver is here", "leave the option out; counts are the same"
+        )
+    return Gpu(found)
+
+
+def most_tables(gpu: Gpu, units: int, sets: int) -> int:
+    """Tables of at most so many sets that a pass over a trace of so many units may have on the GPU.
+
+    The half of its free memory is ours to take; what a table needs beside rows and sets is small.
+    """
+    free: int = gpu.device.free_bytes
+    return max(1, min(MOST_ROWS // sets, free // 2 // (2 * units + 128 * sets + LITTLE)))
+
+
+class OnGpu:
+    """A pass on the GPU."""
+
+    def __init__(self, place: NDArray[np.int64], l1: Any, second: Any, gpu: Gpu) -> None:
+        from pagewalk.kernels.gpu.device import power_on
+
+        self.place, self.l1, self.last = place, l1, np.full(1, -1, np.int64)
+        self.unit = np.empty(0, np.int32)
+        self.tables = power_on(gpu.device, second)
+
+    def send(self, page: NDArray[np.uint32]) -> int:
+        """Send a chunk through; return the misses of the first level."""
+        from pagewalk.kernels.gpu.device import send
+        from pagewalk.kernels.gpu.first import l1_misses
+
+        if len(self.unit) < len(page):
+            self.unit = np.empty(len(page), np.int32)
+        misses: int = l1_misses(page, self.place, self.l1, self.last, self.unit)
+        send(self.tables, self.unit[:misses])
+        return misses
+
+    def counted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As of `pagewalk.kernels.gpu.device.counted`."""
+        from pagewalk.kernels.gpu.device import counted
+
+        return counted(self.tables)
+
+
+def on_gpu(
+    gpu: Gpu,
+    place: NDArray[np.int64],
+    l1: Any,
+    set_of: NDArray[np.uint16],
+    sets: NDArray[np.int64],
+    kind_of: NDArray[np.integer],
+    psc: PscTable,
+    key: NDArray[np.int64],
+) -> OnGpu | None:
+    """Begin a pass on the GPU; None where its walk caches are too large for it.
+
+    Parameters
+    ----------
+    gpu : Gpu
+    place : ndarray of int64, shape (pages,)
+    l1 : pagewalk.kernels.lru.tables.Rows
+    set_of : ndarray of uint16, shape (tables, units)
+    sets : ndarray of int64, shape (tables,)
+    kind_of : ndarray of int, shape (units,)
+        What walks are counted by.
+    psc : PscTable
+    key : ndarray of int64, shape (caches, units)
+        Number of the unit's entry, among those of its set.
+    """
+    from pagewalk.kernels.gpu.device import Second, shared_bytes, walk_words
+
+    units, caches, kinds = len(kind_of), len(psc.level), int(kind_of.max(initial=0)) + 1
+    word = walk_words(kind_of, psc.number[psc.set_of], key)
+    rows = int(psc.ways.sum())
+    if word is None or not units or shared_bytes(caches, kinds, rows) > gpu.device.shared_bytes:
+        return None
+    one = psc.set_of[:, 0]
+    base = one - psc.number[one]
+    begin = (np.cumsum(psc.ways) - psc.ways)[base]
+    second = Second(
+        set_of, sets, kind_of.astype(np.int8), kinds, psc.first, word, psc.ways[base], begin, rows
+    )
+    return OnGpu(place, l1, second, gpu)
