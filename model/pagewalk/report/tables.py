@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pagewalk.replay.result import Replay, Result
 from pagewalk.report import words
+from pagewalk.report.entries import first_level
 from pagewalk.report.sure import in_short, instructions
 from pagewalk.study.compare import Caller, Comparison, by_machine, comparisons, measures, per_1000, together
 
@@ -84,8 +85,16 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
         for machine, replays in machines.items():
             yield from _details(machine, replays, pairs.get(machine), width, result.trace.instructions)
     yield ""
-    for note in (in_short(result), *assumptions(result)):
+    for note in (in_short(result), *_first_levels(found, result), *assumptions(result)):
         yield Text(f"- {note}", style="dim")
+
+
+def _first_levels(found: Sequence[Comparison], result: Result) -> Iterable[str]:
+    """Of each machine, as long as they are few."""
+    for pair in found if len(found) <= DETAILED else ():
+        machine = pair.after.machine
+        if few := first_level(pair, result.provenance.machine_sha256.get(machine, "")):
+            yield f"L1 DTLB misses rise on {machine}: its first level has {few}"
 
 
 def _details(

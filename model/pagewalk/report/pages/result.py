@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pagewalk.replay.result import Replay, Result
 from pagewalk.report import words
+from pagewalk.report.entries import first_level
 from pagewalk.report.figures import over_time, price
 from pagewalk.report.pages.beside import Rows, changed_cell, curve_picture, heat, moves
 from pagewalk.report.pages.html import Cell, Picture, bars, picture, render
@@ -282,7 +283,7 @@ def _details(
         machine,
         words.verdict(pair) if pair else "",
         [replay.mapping for replay in replays],
-        _measures(replays, pair, result.trace.instructions),
+        _measures(replays, pair, result),
         _stacks(replays),
         words.who(shown),
         _callers(shown),
@@ -290,10 +291,12 @@ def _details(
     )
 
 
-def _measures(replays: Sequence[Replay], pair: Comparison | None, instructions: int | None) -> list[Row]:
+def _measures(replays: Sequence[Replay], pair: Comparison | None, result: Result) -> list[Row]:
     rows = []
     kinds = [_kind(replay.mapping) for replay in replays]
-    for position, measure in enumerate(measures(replays, instructions)):
+    machine = replays[0].machine
+    few = first_level(pair, result.provenance.machine_sha256.get(machine, "")) if pair else ""
+    for position, measure in enumerate(measures(replays, result.trace.instructions)):
         in_bytes = measure.unit == "bytes"
         places = words.decimals(measure.values)
         texts = [words.size(v) if in_bytes else words.number(v, places) for v in measure.values]
@@ -302,7 +305,8 @@ def _measures(replays: Sequence[Replay], pair: Comparison | None, instructions: 
             ends = pair.measures[position].values
             moved = words.difference(*ends) if in_bytes else words.relative(*ends)
         unit = "" if in_bytes else measure.unit
-        rows.append(Row(measure.name, unit, bars(measure.values, texts, kinds), moved))
+        below = f"{unit}; {few}" if few and measure.name == "L1 DTLB misses" else unit
+        rows.append(Row(measure.name, below, bars(measure.values, texts, kinds), moved))
     return rows
 
 
