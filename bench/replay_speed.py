@@ -1,6 +1,11 @@
 """How fast a replay is, and what it needs. Kernels are compiled in setup; only the replay is timed."""
 
+from pathlib import Path
+
 from .grid import WORKLOADS, subject
+
+RECORDED = Path(__file__).parents[2] / "shared" / "traces"
+"""Recordings of kernels that are too large for the repository; without them asv leaves `Kernel` out."""
 
 
 class Replay:
@@ -46,6 +51,44 @@ class Stream:
         self.run()
 
 
+class Kernel:
+    """Whole recordings of a kernel, from compressed files."""
+
+    params = (
+        ("gitdiff", "fdtable", "bpfhash"),
+        ("textbook-setassoc", "intel-ice-lake-sp", "intel-skylake-sp"),
+    )
+    param_names = ("trace", "machine")
+    version = "1"
+    timeout = 300
+
+    def setup(self, trace, machine):
+        if not (RECORDED / trace).is_dir():
+            raise NotImplementedError  # asv skips the benchmark
+        made(self, RECORDED / trace, machine)
+
+    def time_replay(self, trace, machine):
+        self.run()
+
+
+class Threads:
+    """One replay by so many threads: TLBs in one, walks in the other. Wall time."""
+
+    params = (
+        ("uniform?size=256M", "zipf?size=1G"),
+        ("textbook-setassoc", "intel-skylake-sp"),
+        (1, 2),
+    )
+    param_names = ("stream", "machine", "threads")
+    version = "1"
+
+    def setup(self, stream, machine, threads):
+        made(self, f"synth:{stream}&accesses=2000000", machine, threads)
+
+    def time_replay(self, stream, machine, threads):
+        self.run()
+
+
 class Length:
     """The price of a replay against the length of the trace; it must grow linearly."""
 
@@ -80,15 +123,22 @@ class Pages:
         self.run()
 
 
-def made(benchmark, trace, machine):
+def made(benchmark, trace, machine, threads=1):
     """Open a trace, compile what its replay needs, and leave the whole replay in `benchmark.run`."""
     from pagewalk.hardware.load import load
     from pagewalk.replay.engine import replay
     from pagewalk.study.replays import subject
 
     opened, described = subject(trace), load(machine)
-    benchmark.run = lambda: replay(opened.trace, opened.mapped("base", described), described)
+    benchmark.run = lambda: replay(opened.trace, opened.mapped("base", described), described, threads=threads)
     benchmark.run()
+
+
+def _fill_cache():
+    """Compile what is not compiled yet."""
+    from pagewalk.replay.engine import warm_up
+
+    warm_up()
 
 
 class Start:
@@ -108,6 +158,8 @@ class Start:
 
     def timeraw_second_start(self):
         return "from pagewalk.replay.engine import warm_up; warm_up()"
+
+    timeraw_second_start.setup = _fill_cache
 
     def timeraw_import(self):
         return "import pagewalk"
