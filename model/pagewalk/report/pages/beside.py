@@ -115,6 +115,11 @@ def moves(shares: Sequence[float]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
+def saved(shares: Sequence[float]) -> str:
+    """From the least to the most, where all save: ``40 % to 97.2 %``."""
+    return moves(shares).replace("-", "")
+
+
 def _spread(values: Sequence[tuple[float, float]], both: bool) -> str:
     if not values:
         return "No cell of this sweep is a possible machine"
@@ -125,6 +130,8 @@ def _spread(values: Sequence[tuple[float, float]], both: bool) -> str:
     moved = [share for ends in values if (share := change(*ends)) is not None]
     if not moved:
         return "PMD leaves bring walk cycles where there were none"
+    if max(moved) < 0:
+        return f"PMD leaves save {saved(moved)} of the walk cycles in {len(values)} cells"
     return f"With PMD leaves, walk cycles change by {moves(moved)} in {len(values)} cells"
 
 

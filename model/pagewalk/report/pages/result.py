@@ -10,7 +10,7 @@ from pagewalk.replay.result import Replay, Result
 from pagewalk.report import words
 from pagewalk.report.entries import first_level
 from pagewalk.report.figures import over_time, price
-from pagewalk.report.pages.beside import Rows, changed_cell, curve_picture, heat, moves
+from pagewalk.report.pages.beside import Rows, changed_cell, curve_picture, heat, moves, saved
 from pagewalk.report.pages.html import Cell, Picture, bars, picture, render
 from pagewalk.report.pages.parameters import described
 from pagewalk.report.studies.kernel_life import along_events, message
@@ -185,7 +185,7 @@ def _answer(results: Sequence[Named]) -> str:
         return f"From mapping to mapping, {name} change by {moves(moved)} in {len(results)} results"
     mapping, said = words.mapping(mappings.pop()), moves(moved)
     if max(moved) < 0:
-        return f"{mapping} save {said.replace('-', '')} of the {name} in {len(results)} results"
+        return f"{mapping} save {saved(moved)} of the {name} in {len(results)} results"
     return f"With {mapping}, {name} change by {said} in {len(results)} results"
 
 
@@ -213,17 +213,15 @@ def _overview(results: Sequence[Named]) -> dict[str, object]:
     """Change of the headline figure for each machine (row) and result (column), as a heat map."""
     machines = list(dict.fromkeys(name for named in results for name in by_machine(named.result)))
     columns = [{pair.after.machine: pair for pair in comparisons(named.result)} for named in results]
-    rows = []
-    for machine in machines:
-        cells = [_heat(column.get(machine)) for column in columns]
-        rows.append(Row(machine, "", cells))
+    rows = [(machine, [_heat(column.get(machine)) for column in columns]) for machine in machines]
     pairs = [pair for column in columns for pair in column.values()]
     compared = {f"{pair.before.mapping} to {pair.after.mapping}" for pair in pairs}
+    what = words.headline(pairs[0]).name if pairs else "nothing to compare"
+    mappings = compared.pop() if len(compared) == 1 else "from the first to the last mapping of each"
     return {
         "columns": [named.name for named in results],
         "rows": rows,
-        "what": words.headline(pairs[0]).name if pairs else "nothing to compare",
-        "mappings": compared.pop() if len(compared) == 1 else "from the first to the last mapping of each",
+        "caption": f"{what.capitalize()} per 1000 accesses, {mappings}: blue is saved, orange is added.",
     }
 
 
