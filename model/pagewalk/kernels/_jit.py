@@ -8,6 +8,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numba
 import platformdirs
@@ -47,3 +48,11 @@ jit = numba.njit(cache=KEPT, nogil=True)
 
 inline = numba.njit(nogil=True, inline="never")
 """For functions that only kernels call; compiled into each caller by LLVM."""
+
+lean_jit = jit
+lean_inline = inline
+"""The same for functions that allocate nothing: arrays are passed on without counting references to them, two
+atomic steps for each array of each call otherwise."""
+if not TYPE_CHECKING:  # numba's types do not know the option
+    lean_jit = numba.njit(cache=KEPT, nogil=True, _nrt=False)
+    lean_inline = numba.njit(nogil=True, inline="never", _nrt=False)

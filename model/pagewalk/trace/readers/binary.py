@@ -76,7 +76,7 @@ def read_capture(path: Path) -> Raw:
 
         cpu = 0
         for block in words(path, 8, header_bytes):
-            word = block.reshape(-1).view("<i8").astype(np.int64)
+            word = block.reshape(-1).view("<i8").astype(np.int64, copy=False)
             address = np.empty(len(word), np.int64)
             flags, cpus = np.empty(len(word), np.uint8), np.empty(len(word), np.uint8)
             notes = np.empty((len(word), 3), np.int64)
@@ -110,7 +110,7 @@ def read_champsim(path: Path) -> Raw:
         from pagewalk.kernels.trace.parse.records import CHAMPSIM_MOST, champsim
 
         for block in words(path, CHAMPSIM_BYTES):
-            record = block.view("<i8").astype(np.int64)
+            record = block.view("<i8").astype(np.int64, copy=False)
             address = np.empty(len(record) * CHAMPSIM_MOST, np.int64)
             flags = np.empty(len(address), np.uint8)
             count = champsim(record, address, flags)
@@ -187,7 +187,7 @@ def drmemtrace_accesses(
     """
     from pagewalk.kernels.trace.parse.records import BUNDLE, CPU_ID, DRMEMTRACE_MOST, MARKER, drmemtrace
 
-    word = entry.view("<u4").reshape(-1, 3).astype(np.uint32)
+    word = entry.view("<u4").reshape(-1, 3).astype(np.uint32, copy=False)
     kind, length = entry["type"], entry["size"]
     room = DRMEMTRACE_MOST * int(np.count_nonzero(kind == BUNDLE)) + len(entry)
     address, flags = np.empty(room, np.int64), np.empty(room, np.uint8)

@@ -179,20 +179,16 @@ def parsed(blocks: Iterable[bytes], form: Form, size: int, parse: Parser, place:
     from pagewalk.kernels.trace.parse.text import Accesses
 
     processes, accesses, done = Processes(place(0)), 0, 0
+    room = (LONGEST_LINE + packed.BLOCK) // 2 + 1
+    address, cpus, ids = np.empty((3, room), np.int64)
+    out = Accesses(address, np.empty(room, np.uint8), cpus, ids)
     for text, end, start in texts(blocks, form.complete, place):
-        room = end // 2 + 1
-        out = Accesses(
-            np.empty(room, np.int64),
-            np.empty(room, np.uint8),
-            np.empty(room, np.int64),
-            np.empty(room, np.int64),
-        )
         count, wrong = parse(text, end, out)
         if wrong >= 0:
             seen = bytes(text[wrong : wrong + 40]).split(b"\n")[0].decode("ascii", "replace")
             raise BadInput(place(start + wrong), f"{seen!r} is no access", form.mend)
         accesses, done = accesses + count, start + end
-        chunk = RawChunk(out.address[:count].view(np.uint64), out.flags[:count])
+        chunk = RawChunk(out.address[:count].astype(np.uint64), out.flags[:count].copy())
         if form.cpu:
             cpu = np.maximum(out.cpu[:count], 0)
             if count and cpu.max() > 255:

@@ -4,7 +4,8 @@ Each kernel reads a text of `end` bytes (see `trace.parse.text`) and writes to `
 how many accesses it wrote, and the position of the first line that is none of its format (-1 if all are).
 """
 
-from pagewalk.kernels._jit import inline, jit
+from pagewalk.kernels._jit import lean_inline, lean_jit
+from pagewalk.kernels.lru.vector import lowest
 from pagewalk.kernels.trace.parse.text import (
     COLON,
     DOT,
@@ -13,6 +14,7 @@ from pagewalk.kernels.trace.parse.text import (
     KERNEL,
     MINUS,
     NEWLINE,
+    ONE,
     SPACE,
     STORE,
     Accesses,
@@ -28,11 +30,12 @@ from pagewalk.kernels.trace.parse.text import (
     skip_word,
     stands,
 )
+from pagewalk.kernels.trace.parse.vector import LANES, equals
 
 # ---- valgrind --tool=lackey --trace-mem=yes --------------------------------------
 
 
-@jit
+@lean_jit
 def lackey(text: Text, end: int, out: Accesses) -> tuple[int, int]:
     """``I  04001090,3``, `` L``, `` S``, `` M 1ffefff,8``; an M is a load and a store.
 
@@ -72,7 +75,7 @@ def lackey(text: Text, end: int, out: Accesses) -> tuple[int, int]:
 # ---- Pin's pinatrace -------------------------------------------------------------
 
 
-@jit
+@lean_jit
 def pinatrace(text: Text, end: int, out: Accesses) -> tuple[int, int]:
     """``0x401000: R 0x7ffe0010``; lines that begin with # are passed."""
     at, count = 0, 0
@@ -104,7 +107,7 @@ BYTES_AT, CORE = literal(" byte(s) @ 0x"), literal(" core ")
 IFETCH, READ, WRITE, MARKER = literal("ifetch "), literal("read "), literal("write "), literal("<marker:")
 
 
-@jit
+@lean_jit
 def view(text: Text, end: int, cpu: int, out: Accesses) -> tuple[int, int, int]:
     """``12 8: 3456 read 8 byte(s) @ 0x7f00 by PC 0x4000``; other lines are passed.
 
@@ -153,7 +156,7 @@ WRITE_AT = literal("write at addr ")
 READ_AT = literal("read at addr ")
 
 
-@inline
+@lean_inline
 def _gem5_cpu(text: Text, at: int) -> int:
     """The number at the end of an object's name, which ends at `at`; 0 if there is none."""
     cpu, scale = 0, 1
@@ -164,7 +167,7 @@ def _gem5_cpu(text: Text, at: int) -> int:
     return cpu
 
 
-@inline
+@lean_inline
 def _gem5_step(text: Text, at: int) -> int:
     """Number of the micro-operation whose line has `` : `` at `at`; -1 if it is a whole instruction."""
     if text[at - 3] != DOT:
@@ -175,7 +178,20 @@ def _gem5_step(text: Text, at: int) -> int:
     return tens if ones < 0 else tens * 10 + ones
 
 
-@inline
+@lean_inline
+def _last_between(text: Text, first: int, end: int) -> int:
+    """Where the last `` : `` of a line begins before `end`; it has one at `first`."""
+    last = first
+    for at in range(first, end, LANES):
+        found = equals(text, at, SPACE) & equals(text, at + 1, COLON) & equals(text, at + 2, SPACE)
+        while found != 0:
+            if at + lowest(found) < end:
+                last = at + lowest(found)
+            found &= found - ONE
+    return last
+
+
+@lean_inline
 def _gem5_stores(text: Text, start: int, at: int) -> bool:
     """Whether the class of operation, the last word of text[start:at], is one that stores."""
     word = at
@@ -189,7 +205,7 @@ def _gem5_stores(text: Text, start: int, at: int) -> bool:
     return False
 
 
-@jit
+@lean_jit
 def gem5(text: Text, end: int, whole: int, out: Accesses) -> tuple[int, int, int]:
     """``500: system.cpu0: T0 : 0x6224 @f+4. 2 : strx ... : MemWrite :  D=0x0 A=0x14f38`` and MemTest lines.
 
@@ -241,16 +257,13 @@ def gem5(text: Text, end: int, whole: int, out: Accesses) -> tuple[int, int, int
         if known and (step < 0 or (step == 0 and whole != code)):
             count = put(out, count, code, FETCH | kernel, cpu, -1)
         whole = code if known and step < 0 else 0
-        last, at = colon, colon + 1
-        while text[at] != NEWLINE and not (text[at] == 65 and stands(text, at - 1, ADDRESS)):
-            if text[at] == COLON and text[at - 1] == SPACE and text[at + 1] == SPACE:
-                last = at - 1
-            at += 1
-        if text[at] != NEWLINE:
-            address, at = hexadecimal(text, at + len(ADDRESS) - 1)
+        at = colon
+        data = find(text, at, ADDRESS)
+        if data >= 0:
+            address, at = hexadecimal(text, data + len(ADDRESS))
             if at < 0:
                 return count, line, whole
-            stores = _gem5_stores(text, colon, last)
+            stores = _gem5_stores(text, colon, _last_between(text, colon, data))
             count = put(out, count, address, (STORE if stores else 0) | kernel, cpu, -1)
         at = next_line(text, at)
     return count, -1, whole

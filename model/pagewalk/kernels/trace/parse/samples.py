@@ -7,7 +7,8 @@ of the first line that is none of its format (-1 if all are).
 import numpy as np
 from numpy.typing import NDArray
 
-from pagewalk.kernels._jit import inline, jit
+from pagewalk.kernels._jit import lean_inline, lean_jit
+from pagewalk.kernels.lru.vector import lowest
 from pagewalk.kernels.trace.parse.text import (
     COLON,
     DOT,
@@ -16,11 +17,13 @@ from pagewalk.kernels.trace.parse.text import (
     KERNEL,
     MINUS,
     NEWLINE,
+    ONE,
     SPACE,
     STORE,
     TAB,
     Accesses,
     Text,
+    before,
     decimal,
     find,
     hexadecimal,
@@ -32,6 +35,7 @@ from pagewalk.kernels.trace.parse.text import (
     skip_word,
     stands,
 )
+from pagewalk.kernels.trace.parse.vector import LANES, blanks, equals, hex_digits, hexadecimals
 
 # ---- perf script, trace-cmd report ------------------------------------------------
 
@@ -41,88 +45,133 @@ FAULT_WRITE, FAULT_USER, FAULT_FETCH = 2, 4, 16
 """Bits of x86's page-fault error code (Linux arch/x86/include/asm/trap_pf.h)."""
 
 
-@inline
-def _is_time(text: Text, at: int) -> bool:
-    """Whether a word such as ``1829.383079:`` begins at `at`."""
-    start = at
-    while 48 <= text[at] <= 57:
-        at += 1
-    if at == start or text[at] != DOT:
-        return False
-    start = at = at + 1
-    while 48 <= text[at] <= 57:
-        at += 1
-    return at > start and text[at] == COLON and (text[at + 1] == SPACE or text[at + 1] == NEWLINE)
-
-
-@inline
-def _process_before_slash(text: Text, start: int, end: int) -> int:
-    for i in range(start, end):
-        if not 48 <= text[i] <= 57:
+@lean_inline
+def _time(text: Text, line: int) -> int:
+    """Where the first word such as ``1829.383079:`` begins in a line; -1 if none does."""
+    at = line
+    while True:
+        ends = equals(text, at, NEWLINE)
+        closing = equals(text, at + 1, SPACE) | equals(text, at + 1, NEWLINE)
+        found = before(equals(text, at, COLON) & closing, ends)
+        while found != 0:
+            colon = at + lowest(found)
+            dot = _digits_before(text, line, colon)
+            start = _digits_before(text, line, dot - 1)
+            whole = colon > dot and text[dot - 1] == DOT and start < dot - 1
+            if whole and (start == line or text[start - 1] <= SPACE):
+                return start
+            found &= found - ONE
+        if ends != 0:
             return -1
-    return decimal(text, start)[0] if 0 < end - start <= 10 else -1
+        at += LANES
 
 
-@inline
-def _process(text: Text, start: int, end: int) -> int:
-    """The process id in a word ``123/125``, ``123`` or (trace-cmd) ``name-123``; -1 if there is none."""
+@lean_inline
+def _digits_before(text: Text, line: int, end: int) -> int:
+    """Where the decimal digits begin that end at `end`."""
     at = end
-    while at > start and 48 <= text[at - 1] <= 57:
+    while at > line and 48 <= text[at - 1] <= 57:
         at -= 1
-    if at == end or end - at > 10 or (at > start and text[at - 1] != MINUS and text[at - 1] != 47):
+    return at
+
+
+@lean_inline
+def _cpu(text: Text, line: int, end: int) -> tuple[int, int]:
+    """The number in the last word such as ``[001]`` of text[line:end], and where it begins; or -1, `end`."""
+    cpu, place, at, behind = -1, end, line, ONE
+    while at < end:
+        blank = blanks(text, at)
+        found = equals(text, at, 91) & (blank << ONE | behind)
+        behind = blank >> np.uint64(LANES - 1)
+        while found != 0:
+            here = at + lowest(found)
+            if here < end:
+                number, closing = decimal(text, here + 1)
+                if closing > 0 and text[closing] == 93:
+                    cpu, place = number, here
+            found &= found - ONE
+        at += LANES
+    return cpu, place
+
+
+@lean_inline
+def _process(text: Text, line: int, end: int) -> int:
+    """The process id in the last word of text[line:end], blanks aside; -1 if there is none.
+
+    It is ``123/125``, ``123`` or (trace-cmd) ``name-123``.
+    """
+    while end > line and text[end - 1] <= SPACE:
+        end -= 1
+    at = _digits_before(text, line, end)
+    if not 0 < end - at <= 10:
         return -1
-    if at > start and text[at - 1] == 47:
-        return _process_before_slash(text, start, at - 1)
+    if at > line and text[at - 1] == 47:
+        end = at - 1
+        at = _digits_before(text, line, end)
+        if not 0 < end - at <= 10 or (at > line and text[at - 1] > SPACE):
+            return -1
+    elif at > line and text[at - 1] > SPACE and text[at - 1] != MINUS:
+        return -1
     return decimal(text, at)[0]
 
 
-@inline
+@lean_inline
 def _is_address(text: Text, at: int) -> int:
     """Where a word of up to 16 hexadecimal digits ends; -1 if it is none."""
-    start = at
-    while HEX[text[at]] >= 0:
-        at += 1
-    return at if text[at] <= SPACE and text[at] != NEWLINE and 0 < at - start <= 16 else -1
+    digits = hex_digits(text, at)
+    after = text[at + digits]
+    return at + digits if after <= SPACE and after != NEWLINE and 0 < digits <= 16 else -1
 
 
-@inline
+@lean_inline
 def _is_number(text: Text, at: int) -> int:
     """Where a word of 4 to 16 hexadecimal digits, with a decimal one among them, ends; -1 if it is none."""
-    start, seen = at, False
-    while HEX[text[at]] >= 0:
-        seen = seen or HEX[text[at]] < 10
-        at += 1
-    return at if seen and text[at] <= SPACE and 4 <= at - start <= 16 else -1
+    digits = hex_digits(text, at)
+    if not 4 <= digits <= 16 or text[at + digits] > SPACE:
+        return -1
+    for here in range(at, at + digits):
+        if text[here] <= 57:
+            return at + digits
+    return -1
 
 
-@inline
+@lean_inline
 def _names_a_store(text: Text, start: int, end: int) -> bool:
-    """Whether "store" stands in text[start:end], the event's name."""
-    for at in range(start, end - len(STORES)):  # noqa: SIM110 - numba compiles no generator expression
-        if text[at] == STORES[0] and stands(text, at, STORES):
-            return True
+    """Whether "store" stands in text[start:end], the event's name with its colon."""
+    for at in range(start, end, LANES):
+        found = equals(text, at, STORES[0])
+        while found != 0:
+            here = at + lowest(found)
+            if here < end and stands(text, here, STORES):
+                return True
+            found &= found - ONE
     return False
 
 
-@inline
+@lean_inline
 def _rest(text: Text, at: int) -> tuple[bool, int, int]:
     """What follows an address: whether another number does, flags for the access, and where the line ends."""
     another, flags = False, 0
-    while text[at] != NEWLINE:
-        at = skip_blanks(text, at)
-        if text[at] == BAR[1]:
-            if stands(text, at, OP_STORE):
-                flags |= STORE
-        elif HEX[text[at]] >= 0:
-            end = _is_number(text, at)
-            another = another or end > 0
-            if end - at == 16 and HEX[text[at]] >= 8:
-                flags |= KERNEL
-        at = skip_word(text, at)
-    return another, flags, at
+    while True:
+        ends = equals(text, at, NEWLINE)
+        found = before(blanks(text, at - 1) & (hexadecimals(text, at) | equals(text, at, BAR[1])), ends)
+        while found != 0:
+            here = at + lowest(found)
+            if text[here] == BAR[1]:
+                if stands(text, here, OP_STORE):
+                    flags |= STORE
+            else:
+                end = _is_number(text, here)
+                another = another or end > 0
+                if end - here == 16 and HEX[text[here]] >= 8:
+                    flags |= KERNEL
+            found &= found - ONE
+        if ends != 0:
+            return another, flags, at + lowest(ends)
+        at += LANES
 
 
-@jit
+@lean_jit
 def perf(text: Text, end: int, out: Accesses) -> tuple[int, int]:
     """``git 27106 [001] 1748.94: 1 cpu/mem-loads/: ffff888104a0 5080144 |OP LOAD|... ffffffff81fe f+0x1``.
 
@@ -131,27 +180,11 @@ def perf(text: Text, end: int, out: Accesses) -> tuple[int, int]:
     at, count = 0, 0
     while at < end:
         line = at
-        if text[at] == TAB or text[at] == 35 or text[at] == NEWLINE:
+        time = -1 if text[at] == TAB or text[at] == 35 or text[at] == NEWLINE else _time(text, line)
+        if time < 0:
             at = next_line(text, at)
             continue
-        cpu, process = -1, -1
-        before, before_end = 0, 0
-        at = skip_blanks(text, at)
-        while text[at] != NEWLINE and not _is_time(text, at):
-            word, at = at, skip_word(text, at)
-            if text[word] == 91:  # [001]
-                number, closing = decimal(text, word + 1)
-                if closing > 0 and text[closing] == 93:
-                    cpu = number
-                    process = _process(text, before, before_end)
-            before, before_end = word, at
-            at = skip_blanks(text, at)
-        if text[at] == NEWLINE:
-            at += 1
-            continue
-        if cpu < 0:
-            process = _process(text, before, before_end)
-        event = skip_blanks(text, skip_word(text, at))
+        event = skip_blanks(text, skip_word(text, time))
         at = skip_word(text, event)
         if text[at - 1] != COLON:  # the period
             event = skip_blanks(text, at)
@@ -162,12 +195,12 @@ def perf(text: Text, end: int, out: Accesses) -> tuple[int, int]:
         address, flags, here = 0, 0, skip_blanks(text, at)
         after = _is_address(text, here)
         if after > 0 and not stands(text, after, BAR):
-            another, flags, line_end = _rest(text, after)
+            another, flags, line_ends = _rest(text, after)
             if another:
                 address, _ = hexadecimal(text, here)
                 if _names_a_store(text, event, at):
                     flags |= STORE
-            at = line_end
+            at = line_ends
         else:
             field = find(text, at, ADDRESS_IS)
             width = len(ADDRESS_IS)
@@ -185,7 +218,8 @@ def perf(text: Text, end: int, out: Accesses) -> tuple[int, int]:
                     flags = (STORE if code & FAULT_WRITE else 0) | (0 if code & FAULT_USER else KERNEL)
                     flags |= FETCH if code & FAULT_FETCH else 0
         if address != 0:
-            count = put(out, count, address, flags, cpu, process)
+            cpu, place = _cpu(text, line, time)
+            count = put(out, count, address, flags, cpu, _process(text, line, place))
         at = next_line(text, at)
     return count, -1
 
@@ -196,7 +230,7 @@ IGNORED, ADDRESS, KIND, SIZE, CPU, PROCESS = range(6)
 """What a column holds."""
 
 
-@inline
+@lean_inline
 def _kind(text: Text, at: int) -> int:
     """Flags for a word such as load, R, store, 1, ifetch, by its first letter; -1 for others."""
     letter = text[at] | 32
@@ -209,7 +243,7 @@ def _kind(text: Text, at: int) -> int:
     return -1
 
 
-@inline
+@lean_inline
 def _gap(text: Text, at: int, separator: int) -> int:
     """Where what follows blanks, and the carriage return of a Windows line end, is."""
     while text[at] == SPACE or text[at] == 13 or (text[at] == TAB and separator != TAB):
@@ -217,7 +251,7 @@ def _gap(text: Text, at: int, separator: int) -> int:
     return at
 
 
-@inline
+@lean_inline
 def _field(text: Text, at: int, separator: int, role: int) -> tuple[int, int]:
     """The value of a field (flags for a KIND), and where it ends; -1 if it has none."""
     if role in (IGNORED, KIND):
@@ -230,7 +264,7 @@ def _field(text: Text, at: int, separator: int, role: int) -> tuple[int, int]:
     return decimal(text, at)
 
 
-@jit
+@lean_jit
 def csv(text: Text, end: int, separator: int, roles: NDArray[np.int64], out: Accesses) -> tuple[int, int]:
     """Rows of fields with the given roles; numbers are 0x... or decimal. Empty lines and # are passed."""
     at, count = 0, 0

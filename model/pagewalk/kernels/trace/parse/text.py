@@ -4,14 +4,16 @@ A text is whole lines, and at least `PADDING` line ends after them: a look ahead
 loop that stops at a line end, stay inside.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pagewalk.kernels._jit import inline
+from pagewalk.kernels._jit import lean_inline
+from pagewalk.kernels.lru.vector import lowest
+from pagewalk.kernels.trace.parse.vector import LANES, equals, hex_digits, hex_value
 
-PADDING = 64
+PADDING = 2 * LANES
 """Line ends that follow the text."""
 
 STORE, KERNEL, FETCH = 0x08, 0x10, 0x20
@@ -41,34 +43,36 @@ class Accesses(NamedTuple):
     """Process id; -1 where the line does not say."""
 
 
-@inline
+@lean_inline
 def hexadecimal(text: Text, at: int) -> tuple[int, int]:
     """The bits of a hexadecimal number, and where it ends; (0, -1) if there is none, or of over 16 digits."""
-    value, top, start = 0, 0, at
-    while HEX[text[at]] >= 0:
-        top = value >> 56
-        value = (value & 0xFFFFFFFFFFFFFF) << 4 | HEX[text[at]]
-        at += 1
-    if at == start or at - start > 16:
+    digits = hex_digits(text, at)
+    if digits == 0 or digits > 16:
         return 0, -1
-    return value + (((top ^ 8) - 8) << 60), at
+    return hex_value(text, at, digits), at + digits
 
 
-@inline
+@lean_inline
 def decimal(text: Text, at: int) -> tuple[int, int]:
     """The bits of a decimal number below 2**64, and where it ends; (0, -1) if there is none."""
-    high, low, start = 0, 0, at
+    value, start = 0, at
+    while 48 <= text[at] <= 57 and at - start < 18:
+        value = value * 10 + HEX[text[at]]
+        at += 1
+    if not 48 <= text[at] <= 57:
+        return value, at if at > start else -1
+    high, low = value >> 32, value & 0xFFFFFFFF
     while 48 <= text[at] <= 57 and high < 1 << 32:
         low = low * 10 + HEX[text[at]]
         high = high * 10 + (low >> 32)
         low &= 0xFFFFFFFF
         at += 1
-    if at == start or high >= 1 << 32:
+    if high >= 1 << 32:
         return 0, -1
     return ((high ^ 0x80000000) - 0x80000000) << 32 | low, at
 
 
-@inline
+@lean_inline
 def stands(text: Text, at: int, word: Text) -> bool:
     """Whether `word` stands at `at`; it contains no line end."""
     for i in range(len(word)):  # noqa: SIM110 - numba compiles no generator expression
@@ -77,26 +81,38 @@ def stands(text: Text, at: int, word: Text) -> bool:
     return True
 
 
-@inline
+@lean_inline
+def before(mask: Any, ends: Any) -> Any:
+    """The bits of a mask below the lowest bit of `ends`; all of them where that has none."""
+    return mask & (ends - ONE) & ~ends if ends != 0 else mask
+
+
+@lean_inline
 def find(text: Text, at: int, word: Text) -> int:
-    """Where `word` next stands in the line; -1 if it does not."""
-    while text[at] != NEWLINE:
-        if text[at] == word[0] and stands(text, at, word):
-            return at
-        at += 1
-    return -1
+    """Where `word`, of two bytes or more, next stands in the line; -1 if it does not."""
+    while True:
+        ends = equals(text, at, NEWLINE)
+        found = before(equals(text, at, word[0]) & equals(text, at + 1, word[1]), ends)
+        while found != 0:
+            here = at + lowest(found)
+            if stands(text, here, word):
+                return here
+            found &= found - ONE
+        if ends != 0:
+            return -1
+        at += LANES
 
 
-@inline
+@lean_inline
 def skip_blanks(text: Text, at: int) -> int:
-    """Where the next byte that is no blank is; control characters count as blanks."""
+    """Where the next byte that is no blank is, or the line ends; control characters count as blanks."""
     here = np.uint64(at)
     while text[here] <= SPACE and text[here] != NEWLINE:
         here += ONE
     return int(np.int64(here))
 
 
-@inline
+@lean_inline
 def skip_word(text: Text, at: int) -> int:
     """Where a run of bytes that are no blanks ends."""
     here = np.uint64(at)
@@ -105,16 +121,23 @@ def skip_word(text: Text, at: int) -> int:
     return int(np.int64(here))
 
 
-@inline
+@lean_inline
+def line_end(text: Text, at: int) -> int:
+    """Where the line ends."""
+    found = equals(text, at, NEWLINE)
+    while found == 0:
+        at += LANES
+        found = equals(text, at, NEWLINE)
+    return at + lowest(found)
+
+
+@lean_inline
 def next_line(text: Text, at: int) -> int:
     """Where the next line begins."""
-    here = np.uint64(at)
-    while text[here] != NEWLINE:
-        here += ONE
-    return int(np.int64(here)) + 1
+    return line_end(text, at) + 1
 
 
-@inline
+@lean_inline
 def size_bits(size: int) -> int:
     """Flag bits for an access of `size` bytes: log2, rounded up, of at most 128."""
     bits = 0
@@ -123,7 +146,7 @@ def size_bits(size: int) -> int:
     return bits
 
 
-@inline
+@lean_inline
 def put(out: Accesses, count: int, address: int, flags: int, cpu: int, process: int) -> int:
     """Write one access; the new count."""
     out.address[count], out.flags[count], out.cpu[count], out.process[count] = address, flags, cpu, process
