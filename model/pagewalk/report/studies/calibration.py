@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pagewalk.report.studies.validation import in_log
 from pagewalk.report.style import INK, QUIET, canvas, hue
+from pagewalk.report.words import number
 from pagewalk.study.calibration.calibrate import Calibration
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ def show(found: Calibration, console: Console | None = None) -> None:
         table.add_column(name, justify="right")
     table.add_column("by")
     for name, value in found.values.items():
-        numbers = (f"{number:,.4g}" if abs(number) < 1e6 else f"{number:.2e}" for number in value[:3])
+        numbers = (f"{one:,.4g}" if abs(one) < 1e6 else f"{one:.2e}" for one in value[:3])
         table.add_row(name, *numbers, value.how)
     console.print(table)
     for name, why in found.missing.items():
         console.print(Text(f"not measured: {name}: {why}"))
     console.print(Text(disturbed(found)))
-    console.print(Text(verdict(found), style="bold"))
+    console.print(Text(f"{verdict(found)}.", style="bold"))
 
 
 def disturbed(found: Calibration) -> str:
@@ -48,9 +49,9 @@ def disturbed(found: Calibration) -> str:
     spreads = [point.spread for points in found.points.values() for point in points]
     noisy = sum(spread > QUIET_SPREAD for spread in spreads)
     return (
-        f"Noise: the middle pass of a chase took {median(spreads):.1%} longer than its best (median of "
-        f"{len(spreads)} chases); {noisy} were disturbed by more than {QUIET_SPREAD:.0%}. "
-        f"The hypervisor gave {found.stolen:.1%} of the time to others."
+        f"Noise: the middle pass of a chase took {_percent(median(spreads))} longer than its best (median of "
+        f"{len(spreads)} chases); {noisy} were disturbed by more than {_percent(QUIET_SPREAD)}. "
+        f"The hypervisor gave {_percent(found.stolen)} of the time to others."
     )
 
 
@@ -58,9 +59,13 @@ def verdict(found: Calibration) -> str:
     """How the calibrated machine does on the chases that no fit used."""
     sizes = [abs(error) for error in found.errors]
     return (
-        f"Chases that no fit used: half are predicted within {median(sizes):.1%}, "
-        f"the worst is off by {max(sizes):.1%} ({len(sizes)} chases)."
+        f"Chases that no fit used: half are predicted within {_percent(median(sizes))}, "
+        f"the worst is off by {_percent(max(sizes))} ({len(sizes)} chases)"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, 1)} %"
 
 
 def figure(found: Calibration) -> Figure:
@@ -90,12 +95,15 @@ def figure(found: Calibration) -> Figure:
         axes.set_ylabel("cycles an access", color=QUIET)
     last, *empty = panels[len(strides) :]
     measured = [point.cycles for point, _ in found.held_out]
-    for point, predicted in found.held_out:
-        colour = hue("pmd" if point.pattern.leaf == "2M" else "base")
-        last.plot(point.cycles, predicted, "o", color=colour, markersize=4)
+    for place, (leaf, colour) in enumerate((("4K", hue("base")), ("2M", hue("pmd")))):
+        those = [(point.cycles, value) for point, value in found.held_out if point.pattern.leaf == leaf]
+        last.plot([x for x, _ in those], [y for _, y in those], "o", color=colour, markersize=4)
+        last.text(
+            0.04, 0.96 - 0.09 * place, f"{leaf} pages", color=colour, va="top", transform=last.transAxes
+        )
     last.plot([min(measured), max(measured)], [min(measured), max(measured)], color=QUIET, linewidth=0.8)
     in_log(last, measured, measured)
-    last.set_title("not used by the fit: 4K, 2M pages", size=9, color=INK)
+    last.set_title("not used by the fit", size=9, color=INK)
     last.set_xlabel("measured cycles", color=QUIET)
     last.set_ylabel("predicted", color=QUIET)
     for axes in empty:
