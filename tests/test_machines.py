@@ -352,3 +352,25 @@ def test_a_bad_machine_is_one_line_and_status_2(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert f"{bad}: tlb[5].ways: 1536 entries" in done.stderr
     assert not out.exists()
+
+
+def test_latencies_may_be_nanoseconds_of_the_files_clock(tmp_path):
+    """17 ns at 2.7 GHz are 46 cycles; without a clock of its own the preset's 3 GHz count."""
+    text = """extends = "intel-skylake-sp"
+name = "mine"
+clock_ghz = 2.7
+[[cache]]
+name = "L3"
+latency_ns = 17
+[memory]
+latency_ns = 90.0
+source = "mine"
+"""
+    mine, slow = tmp_path / "mine.toml", tmp_path / "slow.toml"
+    mine.write_text(text)
+    slow.write_text(text.replace("clock_ghz = 2.7\n", ""))
+    machine = load(str(mine))
+    assert (machine.cache[2].latency_cycles, machine.memory.latency_cycles) == (46, 243)
+    assert machine.memory.assumed["latency_cycles"] == "own arithmetic: 90 ns at 2.7 GHz"
+    machine = load(str(slow))
+    assert (machine.cache[2].latency_cycles, machine.memory.latency_cycles) == (51, 270)

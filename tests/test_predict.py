@@ -6,6 +6,7 @@ import pytest
 from pagewalk.errors import BadInput
 from pagewalk.hardware.load import build, load
 from pagewalk.linux.geometry import GEOMETRIES
+from pagewalk.replay.tables import translate
 from pagewalk.study.validation.case import Chase, Updates
 from pagewalk.study.validation.predict import LARGEST_KNEE, _last, hosted, knee, predict
 from pagewalk.study.validation.program import BASE, chase, hpcc, mapped, updates
@@ -102,6 +103,25 @@ def test_packed_frames_follow_the_order_of_addresses():
     assert (np.diff(scattered.frame) != 1).any()
 
 
+def test_filled_frames_lie_as_far_apart_as_their_pages():
+    """Every fourth page of a buffer written in full has every fourth frame; updates fill their table."""
+    pattern = Chase(pages=6, stride=1 << 14, frames="filled")
+    assert np.diff(mapped(chase(pattern, X86), pattern, X86).frame).tolist() == [4] * 5
+    table = Updates(table=1 << 36)
+    program = updates(table, 0, 1000)
+    assert (np.diff(mapped(program, table, X86).frame) == np.diff(program.pages.astype(np.int64))).all()
+
+
+def test_page_tables_of_a_guest_lie_together():
+    """Four tables of the lowest level, 512 entries each, then their four entries in one table above."""
+    pattern = Chase(pages=4, stride=1 << 21)
+    mapping = mapped(chase(pattern, X86), pattern, X86)
+    alone, guest = (translate(mapping, machine).entry for machine in (small(), hosted(small(), "4K")))
+    assert np.diff(guest[1]).tolist() == [4096] * 3
+    assert np.diff(guest[2]).tolist() == [8] * 3
+    assert (np.diff(alone[1]) != 4096).all()
+
+
 @pytest.mark.parametrize(
     ("pages", "cycles"),
     [
@@ -120,6 +140,15 @@ def test_chains_share_the_time_until_the_walkers_are_busy():
     for chains, cycles in ((1, 35), (2, 17.5), (3, 12), (8, 12)):
         found = predict(Chase(pages=256, chains=chains), small()).figures["cycles"]
         assert found == pytest.approx(cycles)
+
+
+def test_cycles_with_a_walk_pending():
+    """A walker busy 24 of 35 cycles, with twice as many chains both of two; then both always."""
+    for chains, active in ((1, 24), (2, 17.5 * (1 - (11 / 35) ** 2)), (8, 12)):
+        found = predict(Chase(pages=256, chains=chains), small()).figures
+        assert found["walk_active"] == pytest.approx(active)
+    one = small(walker={"count": 1, "start_cycles": 20})
+    assert predict(Chase(pages=256, chains=2), one).figures["walk_active"] == pytest.approx(24)
 
 
 def test_updates_whose_overlap_is_unknown_cost_what_the_walkers_allow():

@@ -146,6 +146,74 @@ def test_a_trace_beside_the_case_and_figures_of_the_run(tmp_path):
     assert outcome(case_of(tmp_path, text), Known()).rows[0].predicted == 100
 
 
+def test_words_that_people_measure_in(tmp_path):
+    """64 entries, then 2048 of 8 ways; second-level hit 7 cycles, walk 4 reads of 100, data 100.
+
+    Of 4,096 pages in turn every access walks; 16 MiB are 8 pages of 2M, which the first level holds.
+    """
+    case = case_of(
+        tmp_path,
+        TINY.replace(
+            'machine = "textbook-fullassoc"',
+            '[machine]\nextends = "textbook-fullassoc"\nname = "mine"\nclock_ghz = 2.0\n',
+        )
+        + """
+[[measured]]
+quantity = "ns"
+at.span = ["16K", "512K", "16M"]
+values = [50, 53.5, 253.5]
+[[measured]]
+quantity = "cycles"
+at.span = "16M"
+less.leaf = "2M"
+value = 407
+[[measured]]
+quantity = "cycles_per_walk"
+at.pages = 4096
+value = 400
+[[measured]]
+quantity = "walk_active"
+at.pages = 4096
+value = 400
+[[measured]]
+quantity = "stlb_hits"
+at.pages = [64, 128, 4096]
+values = [0, 1, 0]
+[[measured]]
+quantity = "walk_refs_in memory"
+at.pages = 4096
+value = 4
+[[measured]]
+quantity = "l1_reach"
+at.stride = ["4K", "16K"]
+values = ["256K", "1M"]
+[[measured]]
+quantity = "stlb_reach"
+at = { leaf = "2M", stride = "2M" }
+value = "4G"
+""",
+    )
+    rows = outcome(case, Known()).rows
+    assert [row.predicted for row in rows] == pytest.approx([row.measured for row in rows])
+    assert [(row.low, row.high) for row in rows if row.quantity == "l1_reach"] == [
+        (63 << 12, 65 << 12),
+        (63 << 14, 65 << 14),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "words"),
+    [
+        ("ns", "no clock_ghz; give it"),
+        ("cycles_per_walk", "nothing walks here"),
+        ("walk_refs_in L1D", "no such cache; it has memory"),
+    ],
+)
+def test_what_a_machine_cannot_say_is_refused(quantity, words, tmp_path):
+    with pytest.raises(BadInput, match=words):
+        outcome(case_of(tmp_path, TINY.replace("l1_misses", quantity)), Known())
+
+
 BAD = [
     ('schema = "pagewalk.case/1"', 'schema = "pagewalk.case/7"', "schema"),
     ('title = "tiny"', 'titel = "tiny"', "did you mean title?"),
@@ -171,6 +239,12 @@ BAD = [
     ("value = 0", "value = 1\nband = -1", "is no share"),
     ("value = 0", "value = 1\nband = [2, 1]", "is no [low, high]"),
     ('"l1_misses"', '"l1_mises"', "did you mean l1_misses?"),
+    ('"l1_misses"', '"walk_pending"', "that is walk_cycles here"),
+    ("pages = 4", 'page_size = "4K"', "that is leaf here"),
+    ("pages = 4", 'span = "6K"', "no whole number of strides"),
+    ("pages = 4", 'span = "1T"\nstride = 64', "give at most 8388608 times the stride"),
+    ("value = 0", 'value = "much"', "'much' is no size"),
+    ("value = 0", 'value = 1\nover.leaf = "2M"\nless.leaf = "2M"', "has over and less"),
     ('kind = "chase"\npages = 4', 'kind = "updates"\ntable = "3G"', "no power of two"),
     ('kind = "chase"\npages = 4', 'kind = "updates"', "table"),
     ("title", "\x00", "not TOML"),

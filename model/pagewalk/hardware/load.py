@@ -155,7 +155,7 @@ def _complete(content: dict[str, Any], shown: object) -> dict[str, Any]:
         )
     below = _complete(_toml(PRESETS / f"{base}.toml"), base)
     above = {key: value for key, value in content.items() if key != "extends"}
-    return merged(below, _in_cycles(above, above.get("clock_ghz", below["clock_ghz"]), shown))
+    return merged(below, _in_cycles(above, above.get("clock_ghz", below.get("clock_ghz")), shown))
 
 
 def _in_cycles(content: dict[str, Any], clock_ghz: Any, shown: object) -> dict[str, Any]:

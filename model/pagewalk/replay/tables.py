@@ -261,7 +261,14 @@ def translate(
         first,
         second,
         leaf_level[some],
-        _entries(geometry, page[some], space[some], mapping.frame[some], leaf_level[some]),
+        _entries(
+            geometry,
+            page[some],
+            space[some],
+            mapping.frame[some],
+            leaf_level[some],
+            machine.guest is not None,
+        ),
         walk_caches(machine, geometry, page[some], space[some], leaf_level[some]),
         page[some],
     )
@@ -356,8 +363,12 @@ def _entries(
     space: NDArray[np.int64],
     frame: NDArray[np.int64],
     leaf_level: NDArray[np.int8],
+    together: bool,
 ) -> NDArray[np.int64]:
-    """Physical address of the entry read at each level; where tables lie is ours, the rest is arithmetic."""
+    """Physical address of the entry read at each level; where tables lie is ours, the rest is arithmetic.
+
+    Tables lie scattered, or `together`: those of a level one after the other, in the order of addresses.
+    """
     entry = np.zeros((geometry.levels + 1, len(page)), np.int64)
     entry[0] = frame << 12
     for level in range(1, geometry.levels + 1):
@@ -367,7 +378,7 @@ def _entries(
         present = leaf_level <= level
         table = dense(above, space)[1]
         size = max(geometry.entry_bytes << bits, 64)
-        slot = (table * SCATTER + level * 0x5BD1E995) % (1 << 24)
+        slot = table if together else (table * SCATTER + level * 0x5BD1E995) % (1 << 24)
         entry[level] = (
             TABLES_AT + ((level << 24) + slot) * size + (number & ((1 << bits) - 1)) * geometry.entry_bytes
         )

@@ -61,7 +61,7 @@ def summary(validation: Validation) -> str:
     if not cases:
         return "No case here validates anything."
     rows = [row for case in cases for row in case.rows]
-    knees = [row for row in rows if row.quantity.endswith("_knee")]
+    knees = [row for row in rows if row.quantity.endswith(("_knee", "_reach"))]
     text = (
         f"{sum(case.verdict == 'inside' for case in cases)} of {len(cases)} validating cases inside their "
         f"bands; {sum(row.inside for row in rows)} of {len(rows)} values"
@@ -128,7 +128,7 @@ def _lines(case: Outcome, every_row: bool) -> Iterable[RenderableType]:
 def _cells(row: Row) -> tuple[str, str, str, str]:
     spread = f" ±{row.sampling_error:.2g}" if row.sampling_error else ""
     error = f"{row.error:+.1%}" if row.measured else f"{row.error:+.3g}"
-    verdict = "inside" if row.inside else f"outside {number(row.low)} to {number(row.high)}"
+    verdict = "inside" if row.inside else f"not {number(row.low)} to {number(row.high)}"
     return number(row.measured), number(row.predicted) + spread, error, verdict
 
 
@@ -146,8 +146,9 @@ def label(row: Row | Band) -> str:
         text += " of the run"
     if row.at:
         text += ", " + ", ".join(f"{key} {value}" for key, value in row.at.items())
-    if row.over:
-        text += " / with " + ", ".join(f"{key} {value or 'none'}" for key, value in row.over.items())
+    for sign, other in (("/", row.over), ("-", row.less)):
+        if other:
+            text += f" {sign} with " + ", ".join(f"{key} {value or 'none'}" for key, value in other.items())
     return text
 
 
@@ -206,7 +207,7 @@ def _sweeps(case: Outcome) -> list[tuple[str, str, list[Row]]]:
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in case.rows:
         along = next((k for k in ("pages", "chains") if isinstance(row.at.get(k), int)), None)
-        if along and not row.over:
+        if along and not row.over and not row.less:
             rest = tuple((k, v) for k, v in row.at.items() if k != along)
             found.setdefault((row.quantity, along, rest), []).append(row)
     return [

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 LeafName = Literal["4K", "16K", "64K", "2M", "32M", "512M", "1G"]
+Frames = Literal["packed", "filled", "scattered", "contiguous"]
 
 
 class Pattern(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -18,6 +19,8 @@ class Chase(Pattern, frozen=True, kw_only=True, tag="chase"):
     ----------
     pages : int
         Nodes; with a stride of at least a page, pages touched.
+    span : int
+        Bytes of the buffer, the working set: span / stride nodes in place of `pages`; 0: `pages` counts.
     stride : int
         Bytes between neighbouring nodes.
     leaf : str
@@ -26,22 +29,29 @@ class Chase(Pattern, frozen=True, kw_only=True, tag="chase"):
         Leaf size of the host's; "" where the machine description says it.
     line : {"random", "first"}
         Where a node lies within its stride or, if that is larger, within its base page.
-    frames : {"packed", "scattered", "contiguous"}
-        Physical memory. "packed": one leaf after the other in the order of addresses, as of memory that is
-        touched in one go while large free blocks are left; "scattered": each leaf somewhere. No TLB entry
-        covers more than a leaf either way. "contiguous": as packed, and neighbours whose frames are
-        contiguous share an entry where the machine's arrays coalesce.
+    frames : {"packed", "filled", "scattered", "contiguous"}
+        Physical memory. "packed": the leaves that hold a node, one after the other in the order of addresses,
+        as of memory of which nothing else is touched, while large free blocks are left; "filled": as packed,
+        but of the whole span, as of a buffer that is written in full before the chase; "scattered": each leaf
+        somewhere. No TLB entry covers more than a leaf in these. "contiguous": as packed, and neighbours
+        whose frames are contiguous share an entry where the machine's arrays coalesce.
     chains : int
         Independent chases through the same nodes, spread evenly over the cycle, stepped in turn.
     """
 
     pages: int = 512
+    span: int = 0
     stride: int = 4096
     leaf: LeafName = "4K"
     host: Literal["", "4K", "2M", "1G"] = ""
     line: Literal["random", "first"] = "random"
-    frames: Literal["packed", "scattered", "contiguous"] = "packed"
+    frames: Frames = "packed"
     chains: int = 1
+
+    @property
+    def count(self) -> int:
+        """Nodes of the cycle."""
+        return self.span // self.stride if self.span else self.pages
 
 
 class Updates(Pattern, frozen=True, kw_only=True, tag="updates"):
@@ -58,8 +68,10 @@ class Updates(Pattern, frozen=True, kw_only=True, tag="updates"):
         Each update also does the word at table size minus its index.
     accesses : int
         Read-modify-writes of the whole run, for figures of the whole run; 0: not known.
-    leaf, host, frames : str
+    leaf, host : str
         As of `Chase`.
+    frames : str
+        As of `Chase`; a table is filled before it is updated, so that "packed" is "filled" here.
     chains : int
         Accesses that the core keeps in flight; 0: unknown, then `cycles` is the least that the walkers allow.
     """
@@ -71,7 +83,7 @@ class Updates(Pattern, frozen=True, kw_only=True, tag="updates"):
     accesses: int = 0
     leaf: LeafName = "4K"
     host: Literal["", "4K", "2M", "1G"] = ""
-    frames: Literal["packed", "scattered", "contiguous"] = "packed"
+    frames: Frames = "packed"
     chains: int = 0
 
 
@@ -130,11 +142,12 @@ PATTERNS: dict[str, type[Struct]] = {
     "boot-tables": BootTables,
     "none": Unpredicted,
 }
-SIZES_IN = ("stride", "table", "memory")
+SIZES_IN = ("span", "stride", "table", "memory")
 """Keys of patterns that are sizes in bytes."""
 
 LIMITS = {
     "pages": (1, 1 << 23),
+    "span": (0, 1 << 46),
     "stride": (8, 1 << 40),
     "chains": (0, 1024),
     "table": (4096, 1 << 44),
@@ -148,14 +161,62 @@ LIMITS = {
 
 PER_ACCESS = (
     "cycles",
+    "ns",
     "walk_cycles",
     "walk_cycles_guest",
     "walk_cycles_host",
+    "walk_active",
     "l1_misses",
+    "stlb_hits",
     "stlb_misses",
     "walk_refs",
 )
+"""Sums of a run, given for one access."""
+
+EACH = ("cycles_per_walk",)
+"""Quotients, the same for an access and for a run."""
+
+FOUND_IN = "walk_refs_in "
+"""Followed by the name of a data cache, or "memory": walk references found there, for one access."""
+
 KNEES = ("l1_knee", "stlb_knee")
+REACHES = ("l1_reach", "stlb_reach")
+"""Knees as bytes: nodes times stride."""
+
+SAID_OTHERWISE = {
+    "latency": "cycles, or ns",
+    "cycles_per_access": "cycles",
+    "nanoseconds": "ns",
+    "walk_pending": "walk_cycles",
+    "walk_duration": "walk_cycles",
+    "walk_completed": "stlb_misses",
+    "walks": "stlb_misses",
+    "dtlb_load_misses": "stlb_misses",
+    "tlb_misses": "stlb_misses, or l1_misses",
+    "l1_dtlb_misses": "l1_misses",
+    "dtlb_misses": "l1_misses, or stlb_misses",
+    "l2_tlb_misses": "stlb_misses",
+    "ept.walk_pending": "walk_cycles_host",
+    "page_walker_loads": "walk_refs, or walk_refs_in L1D",
+    "walk_latency": "cycles_per_walk",
+    "knee": "l1_knee, or stlb_knee",
+    "reach": "l1_reach, or stlb_reach",
+    "page_size": "leaf",
+    "guest": "leaf",
+    "guest_leaf": "leaf",
+    "host_leaf": "host",
+    "nodes": "pages",
+    "entries": "pages",
+    "size": "span, or table",
+    "size_bytes": "span, or table",
+    "working_set": "span",
+    "parallel": "chains",
+    "tolerance": "band",
+    "measured_value": "value",
+    "unit": "ns as quantity for nanoseconds",
+    "minus": "less",
+}
+"""What others call a quantity or a key -> its name here."""
 
 
 class Measured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,13 +225,14 @@ class Measured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes
     ----------
     quantity : str
-        cycles, walk_cycles (pending, the guest's and the host's part: walk_cycles_guest, walk_cycles_host),
-        l1_misses, stlb_misses, walk_refs; l1_knee, stlb_knee.
+        One of `PER_ACCESS`, `EACH`, `KNEES`, `REACHES`; or `FOUND_IN` and a name (docs/cases.md).
     value, values : float, list of float
     at : dict
         Keys of the pattern that differ here; one may be a list.
     over : dict
         Keys of the pattern; the value is then the ratio of the quantity to that under these keys.
+    less : dict
+        Keys of the pattern; the value is then how much more the quantity is than under these keys.
     per : {"access", "run"}
         "run": of the whole run.
     band : float or [low, high]
@@ -184,6 +246,7 @@ class Measured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     values: list[float] = field(default_factory=list)
     at: dict[str, Any] = field(default_factory=dict)
     over: dict[str, Any] = field(default_factory=dict)
+    less: dict[str, Any] = field(default_factory=dict)
     per: Literal["access", "run"] = "access"
     band: float | list[float] | None = None
     note: str = ""

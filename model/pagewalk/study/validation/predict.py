@@ -25,7 +25,7 @@ from pagewalk.replay.tables import Tables, translate, walk_caches
 from pagewalk.replay.tally import Tally
 from pagewalk.replay.together.shape import figures
 from pagewalk.study.replays import subject
-from pagewalk.study.validation.case import Chase, Recording, Updates
+from pagewalk.study.validation.case import FOUND_IN, Chase, Recording, Updates
 from pagewalk.study.validation.program import MOST_MEASURED, SAMPLED, Program, chase, mapped, updates
 from pagewalk.trace.trace import Chunk
 
@@ -260,18 +260,32 @@ def _figures(found: Counted, machine: Machine, leaf: str, chains: int) -> Figure
     lookup = found.stlb_hit_cycles + found.walks * _look_up_cycles(machine, leaf)
     alone = data + lookup + walk
     cycles = max(alone / chains if chains else 0.0, walk / machine.walker.count)
+    places = [*(cache.name for cache in machine.cache), "memory"]
     each = {
         "cycles": cycles,
+        **({"ns": cycles / machine.clock_ghz} if machine.clock_ghz else {}),
         "data_cycles": data,
         "lookup_cycles": lookup,
         "walk_cycles": walk,
         "walk_cycles_guest": walk - found.host_cycles,
         "walk_cycles_host": found.host_cycles,
+        "walk_active": walk if chains == 1 else _active(walk, cycles, machine.walker.count),
         "l1_misses": found.l1_misses,
+        "stlb_hits": found.l1_misses - found.walks,
         "stlb_misses": found.walks,
         "walk_refs": found.walk_refs,
+        **{FOUND_IN + name: refs for name, refs in zip(places, found.refs_in.tolist(), strict=True)},
     }
-    return {name: value / found.accesses for name, value in each.items()}
+    figures = {name: value / found.accesses for name, value in each.items()}
+    if found.walks:
+        figures["cycles_per_walk"] = walk / found.walks
+    return figures
+
+
+def _active(walk: int, cycles: float, walkers: int) -> float:
+    """Cycles in which at least one walk is pending, if the walkers are busy independently of each other."""
+    busy = walk / (cycles * walkers) if cycles else 0.0
+    return cycles * (1 - (1 - busy) ** walkers)
 
 
 def _look_up_cycles(machine: Machine, leaf: str) -> int:

@@ -59,18 +59,19 @@ def chase(pattern: Chase, geometry: Geometry, seed: int = 1, most: int = MOST_ME
     most : int
         Accesses that are measured at most.
     """
-    nodes = np.arange(pattern.pages, dtype=np.uint64)
-    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(2 * pattern.pages)
+    count = pattern.count
+    nodes = np.arange(count, dtype=np.uint64)
+    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(2 * count)
     address = np.uint64(BASE) + nodes * np.uint64(pattern.stride)
     if pattern.line == "random":
         lines = max(min(pattern.stride, 1 << geometry.base_shift) // LINE_BYTES, 1)
-        address += (words[: pattern.pages] >> np.uint64(11)) % np.uint64(lines) * np.uint64(LINE_BYTES)
-    order = np.argsort(words[pattern.pages :], kind="stable")
-    begins = np.arange(pattern.chains) * pattern.pages // pattern.chains
-    rounds = -(-LEAST_MEASURED // pattern.pages)
-    steps = -(-rounds * pattern.pages // pattern.chains)
+        address += (words[:count] >> np.uint64(11)) % np.uint64(lines) * np.uint64(LINE_BYTES)
+    order = np.argsort(words[count:], kind="stable")
+    begins = np.arange(pattern.chains) * count // pattern.chains
+    rounds = -(-LEAST_MEASURED // count)
+    steps = -(-rounds * count // pattern.chains)
     warm = steps * pattern.chains
-    each = order[(np.arange(2 * steps)[:, None] + begins) % pattern.pages].ravel()
+    each = order[(np.arange(2 * steps)[:, None] + begins) % count].ravel()
     return _encoded(address, each[: warm + min(warm, most)], warm)
 
 
@@ -161,12 +162,14 @@ def mapped(program: Program, pattern: Chase | Updates, cut: Geometry) -> Mapping
         raise BadInput(f"leaf {pattern.leaf}", f"{cut.name} has no such leaf", f"it has {sizes}")
     page = program.pages.astype(np.int64)
     leaf_shift = np.full(len(page), shift, np.uint8)
-    if pattern.frames != "scattered":
+    if pattern.frames == "scattered":
+        frame = scattered_frames(page, leaf_shift, cut)
+    elif pattern.frames == "filled" or isinstance(pattern, Updates):
+        frame = FRAMES + page - (BASE >> 12)
+    else:
         order = shift - 12
         leaf = np.unique(page >> order, return_inverse=True)[1]
         frame = FRAMES + (leaf << order) + (page & ((1 << order) - 1))
-    else:
-        frame = scattered_frames(page, leaf_shift, cut)
     contiguous = contiguous_shift(page, frame, leaf_shift) if pattern.frames == "contiguous" else leaf_shift
     region = np.zeros(len(page), np.int32)
     return Mapping(

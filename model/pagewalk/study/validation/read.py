@@ -3,6 +3,7 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.load import build, load
 from pagewalk.hardware.machine import Machine
 from pagewalk.study.validation.case import (
+    EACH,
+    FOUND_IN,
     KNEES,
     LIMITS,
     PATTERNS,
     PER_ACCESS,
+    REACHES,
+    SAID_OTHERWISE,
     SIZES_IN,
     AnyPattern,
     BootTables,
@@ -82,6 +87,7 @@ def build_case(content: dict[str, Any], path: Path) -> Case:
         content = content | {"pattern": {k: _size(path, f"pattern.{k}", k, v) for k, v in pattern.items()}}
     for place, entry in enumerate(_dicts(content.get("measured"))):
         _known(entry, Measured, f"measured[{place}].", path)
+        _sizes_measured(entry, f"{path}: measured[{place}]")
     try:
         case = msgspec.convert(content, Case)
     except msgspec.ValidationError as error:
@@ -120,7 +126,8 @@ def changed(pattern: AnyPattern, keys: dict[str, Any], where: str) -> AnyPattern
     fields = [name for name in pattern.__struct_fields__ if name != "kind"]
     for key in keys:
         if key not in fields:
-            raise BadInput(f"{where}.{key[:40]}", "no key of this pattern", f"it has {', '.join(fields)}")
+            mend = _meant(key, fields) or f"it has {', '.join(fields)}"
+            raise BadInput(f"{where}.{key[:40]}", "no key of this pattern", mend)
     content = msgspec.to_builtins(pattern) | {k: _size(where, f"{where}.{k}", k, v) for k, v in keys.items()}
     try:
         made: AnyPattern = msgspec.convert(content, AnyPattern)
@@ -154,6 +161,12 @@ def _check_pattern(pattern: AnyPattern, where: str) -> None:
     if isinstance(pattern, Chase):
         if pattern.chains < 1:
             raise BadInput(f"{where}.chains", "a chase has at least one chain", "give 1 or more")
+        if pattern.span % pattern.stride:
+            what = f"{pattern.span} bytes are no whole number of strides of {pattern.stride}"
+            raise BadInput(f"{where}.span", what, "give a multiple of the stride")
+        if pattern.count > LIMITS["pages"][1]:
+            what, most = f"{pattern.count} nodes", LIMITS["pages"][1]
+            raise BadInput(f"{where}.span", what, f"give at most {most} times the stride")
         if pattern.pages * pattern.stride > 1 << 46:
             raise BadInput(f"{where}.pages", "the pages span more than 64 TiB", "give fewer, or less stride")
     if isinstance(pattern, Updates) and pattern.table & (pattern.table - 1):
@@ -161,16 +174,17 @@ def _check_pattern(pattern: AnyPattern, where: str) -> None:
 
 
 def _check_measured(entry: Measured, pattern: AnyPattern, where: str) -> None:
-    known = PER_ACCESS + KNEES
+    known = PER_ACCESS + EACH + KNEES + REACHES
     if isinstance(pattern, BootTables):
         if not re.match(r"(entries|bytes) \S", entry.quantity):
             raise BadInput(f"{where}.quantity", "unknown quantity", 'give "entries NAME" or "bytes NAME"')
-    elif entry.quantity not in known:
-        near = difflib.get_close_matches(entry.quantity, known, 1)
-        mend = f"did you mean {near[0]}?" if near else f"give one of {', '.join(known)}"
+    elif entry.quantity not in known and not entry.quantity.startswith(FOUND_IN):
+        mend = _meant(entry.quantity, known) or f"give one of {', '.join(known)}, {FOUND_IN}NAME"
         raise BadInput(f"{where}.quantity", f"no quantity {entry.quantity[:40]!r}", mend)
-    if entry.quantity in KNEES and not isinstance(pattern, Chase):
+    if entry.quantity in KNEES + REACHES and not isinstance(pattern, Chase):
         raise BadInput(f"{where}.quantity", "only a chase has knees", "give a chase")
+    if entry.over and entry.less:
+        raise BadInput(where, "has over and less", "give a ratio or a difference")
     lists = [key for key, value in entry.at.items() if isinstance(value, list)]
     if len(lists) > 1:
         raise BadInput(f"{where}.at", f"{' and '.join(lists)} are lists", "give one list")
@@ -192,7 +206,9 @@ def _check_measured(entry: Measured, pattern: AnyPattern, where: str) -> None:
     if isinstance(entry.band, (int, float)) and not 0 <= entry.band < 1e6:
         raise BadInput(f"{where}.band", f"{entry.band} is no share", "give 0.2 for 20 %")
     for number, keys in enumerate(points(entry)):
-        changed(changed(pattern, keys, f"{where}.at"), entry.over if not number else {}, f"{where}.over")
+        here = changed(pattern, keys, f"{where}.at")
+        if not number:
+            changed(changed(here, entry.over, f"{where}.over"), entry.less, f"{where}.less")
     if entry.per == "run" and not getattr(pattern, "accesses", 1):
         raise BadInput(f"{where}.per", "how many accesses the run made is not said", "give pattern.accesses")
 
@@ -216,6 +232,22 @@ def _size(path: object, where: str, key: str, value: Any) -> Any:
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2]]
 
 
+def _sizes_measured(entry: dict[str, Any], where: str) -> None:
+    """Turn measured sizes that are written as text into bytes."""
+    if isinstance(entry.get("value"), str):
+        entry["value"] = _size(where, f"{where}.value", "span", entry["value"])
+    if isinstance(entry.get("values"), list):
+        entry["values"] = [_size(where, f"{where}.values", "span", value) for value in entry["values"]]
+
+
+def _meant(said: str, known: Sequence[str]) -> str:
+    """What may have been meant by an unknown name; "" if nothing comes near."""
+    if name := SAID_OTHERWISE.get(said.casefold()):
+        return f"that is {name} here"
+    near = difflib.get_close_matches(said[:40], known, 1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
 def _dicts(value: object) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
@@ -224,6 +256,5 @@ def _known(table: dict[str, Any], kind: type[Struct], where: str, path: Path, *a
     known = [name for name in kind.__struct_fields__ if name not in ("name", "folder")] + list(also)
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key[:40], known, 1)
-            mend = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
+            mend = _meant(key, known) or f"the keys here are {', '.join(known)}"
             raise BadInput(f"{path}: {where}{key[:40]!r}", "unknown key", mend)

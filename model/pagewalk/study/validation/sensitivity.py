@@ -87,7 +87,7 @@ class Band(Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     case, quantity : str
-    at, over : dict
+    at, over, less : dict
     measured, predicted : float
     low, high : float
         Of `SAMPLES` machines drawn from all assumed figures together.
@@ -99,6 +99,7 @@ class Band(Struct, frozen=True, kw_only=True):
     quantity: str
     at: dict[str, Any]
     over: dict[str, Any]
+    less: dict[str, Any]
     measured: float
     predicted: float
     low: float
@@ -229,11 +230,7 @@ def _values(case: Case, machine: Machine, known: Known) -> list[float]:
     predictor = Predictor(machine, case.folder, known)
     found = []
     for entry, keys, _ in _rows(case):
-        pattern = changed(case.pattern, keys, "at")
-        value = predictor.value(pattern, entry).value
-        if entry.over:
-            value /= predictor.value(changed(pattern, entry.over, "over"), entry).value or float("nan")
-        found.append(value)
+        found.append(predictor.value(changed(case.pattern, keys, "at"), entry).value)
     return found
 
 
@@ -264,6 +261,7 @@ def _band(
         quantity=entry.quantity,
         at=keys,
         over=entry.over,
+        less=entry.less,
         measured=measured,
         predicted=plain[number],
         low=min(every),

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from pagewalk.hardware.machine import Machine
-from pagewalk.study.validation.case import KNEES
+from pagewalk.study.validation.case import KNEES, REACHES
 from pagewalk.study.validation.validate import Validation
 
 
@@ -78,8 +78,8 @@ def outcomes(found: Validation, presets: Mapping[str, Machine] = MappingProxyTyp
         if not case.validates or not case.machine:
             continue
         preset = presets.get(case.name)
-        knees = [row for row in case.rows if row.quantity in KNEES]
-        others = [row for row in case.rows if row.quantity not in KNEES]
+        knees = [row for row in case.rows if row.quantity in KNEES + REACHES]
+        others = [row for row in case.rows if row.quantity not in KNEES + REACHES]
         kept.append(
             Short(
                 name=case.name,

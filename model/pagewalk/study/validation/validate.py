@@ -18,7 +18,10 @@ from pagewalk.linux.rules.releases import release
 from pagewalk.replay.together.shape import figures
 from pagewalk.study.validation.case import (
     DEFAULT_BAND,
+    EACH,
+    FOUND_IN,
     KNEES,
+    REACHES,
     AnyPattern,
     BootTables,
     Case,
@@ -39,7 +42,7 @@ class Row(Struct, frozen=True, kw_only=True):
     ----------
     quantity : str
     per : {"access", "run"}
-    at, over : dict
+    at, over, less : dict
         As of `Measured`.
     measured, predicted : float
     sampling_error : float
@@ -62,6 +65,7 @@ class Row(Struct, frozen=True, kw_only=True):
     low: float
     high: float
     inside: bool
+    less: dict[str, Any] = field(default_factory=dict)
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -144,9 +148,20 @@ class Predictor:
         self.machine, self.folder, self.known = machine, folder, known
 
     def value(self, pattern: AnyPattern, entry: Measured) -> _Predicted:
-        """Give the predicted quantity under a pattern, with its sampling error."""
-        if entry.quantity in KNEES:
-            return _Predicted(self._knee(cast(Chase, pattern), entry.quantity.removesuffix("_knee")), 0.0)
+        """Give what an entry measured, under a pattern: a quantity, a ratio of two, or a difference."""
+        here = self._quantity(pattern, entry)
+        if entry.over:
+            return _ratio(here, self._quantity(changed(pattern, entry.over, "over"), entry))
+        if entry.less:
+            return _difference(here, self._quantity(changed(pattern, entry.less, "less"), entry))
+        return here
+
+    def _quantity(self, pattern: AnyPattern, entry: Measured) -> _Predicted:
+        name = entry.quantity
+        if name in KNEES + REACHES:
+            asked = cast(Chase, pattern)
+            found_knee = self._knee(asked, name.partition("_")[0])
+            return _Predicted(found_knee * (asked.stride if name in REACHES else 1), 0.0)
         assert isinstance(pattern, Chase | Updates | Recording)
         if isinstance(pattern, Recording):
             pattern = _beside(pattern, self.folder)
@@ -154,8 +169,19 @@ class Predictor:
         if key not in self.known:
             self.known[key] = counted(pattern, self.machine)
         found = prediction(pattern, self.machine, cast(list[Counted], self.known[key]))
-        times = 1 if entry.per == "access" else getattr(pattern, "accesses", 0) or found.accesses
-        return _Predicted(found.figures[entry.quantity] * times, found.error.get(entry.quantity, 0.0) * times)
+        if name not in found.figures:
+            raise self._missing(name)
+        once = entry.per == "access" or name in EACH
+        times = 1 if once else getattr(pattern, "accesses", 0) or found.accesses
+        return _Predicted(found.figures[name] * times, found.error.get(name, 0.0) * times)
+
+    def _missing(self, name: str) -> BadInput:
+        if name == "ns":
+            return BadInput("ns", "the machine has no clock_ghz", "give it, or measure cycles")
+        if name.startswith(FOUND_IN):
+            places = ", ".join([*(cache.name for cache in self.machine.cache), "memory"])
+            return BadInput(name[:60], "the machine has no such cache", f"it has {places}")
+        return BadInput(name, "nothing walks here", "measure another quantity")
 
     def _knee(self, pattern: Chase, level: str) -> int:
         """Walk caches and data caches have no part in it."""
@@ -242,10 +268,8 @@ def _rows(entry: Measured, pattern: AnyPattern, predictor: Predictor) -> list[Ro
     rows = []
     for keys, measured in zip(points(entry), values, strict=True):
         here = changed(pattern, keys, "at")
-        predicted = predictor.value(here, entry)
-        if entry.over:
-            predicted = _ratio(predicted, predictor.value(changed(here, entry.over, "over"), entry))
-        rows.append(_row(entry, keys, measured, predicted))
+        step = here.stride if entry.quantity in REACHES and isinstance(here, Chase) else 1
+        rows.append(_row(entry, keys, measured, predictor.value(here, entry), step))
     return rows
 
 
@@ -257,14 +281,19 @@ def _ratio(above: _Predicted, below: _Predicted) -> _Predicted:
     return _Predicted(value, abs(value) * sum(share**2 for share in shares) ** 0.5)
 
 
-def _row(entry: Measured, at: dict[str, Any], measured: float, predicted: _Predicted) -> Row:
-    low, high = band(entry, measured)
+def _difference(more: _Predicted, fewer: _Predicted) -> _Predicted:
+    return _Predicted(more.value - fewer.value, (more.error**2 + fewer.error**2) ** 0.5)
+
+
+def _row(entry: Measured, at: dict[str, Any], measured: float, predicted: _Predicted, step: int = 1) -> Row:
+    low, high = band(entry, measured, step)
     difference = predicted.value - measured
     return Row(
         quantity=entry.quantity,
         per=entry.per,
         at=at,
         over=entry.over,
+        less=entry.less,
         measured=measured,
         predicted=predicted.value,
         sampling_error=predicted.error,
@@ -275,12 +304,12 @@ def _row(entry: Measured, at: dict[str, Any], measured: float, predicted: _Predi
     )
 
 
-def band(entry: Measured, measured: float) -> tuple[float, float]:
-    """The predictions that count as right for a measured value."""
+def band(entry: Measured, measured: float, step: int) -> tuple[float, float]:
+    """The predictions that count as right for a measured value; knees may be off by a `step`."""
     if isinstance(entry.band, list):
         return entry.band[0], entry.band[1]
-    if entry.band is None and entry.quantity in KNEES:
-        return measured - 1, measured + 1
+    if entry.band is None and entry.quantity in KNEES + REACHES:
+        return measured - step, measured + step
     share = DEFAULT_BAND if entry.band is None else entry.band
     return measured - share * abs(measured), measured + share * abs(measured)
 
