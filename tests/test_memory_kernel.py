@@ -3,14 +3,11 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kernels_in_memory import GIB, TWO_NODES, X86_IN_V8, check, kernel
 from pagewalk.errors import BadInput
 from pagewalk.linux.geometry import MIB
-from pagewalk.linux.memory.buddy import UNMOVABLE
-from pagewalk.linux.memory.conditions import age, fresh
+from pagewalk.linux.memory.conditions import age
 from pagewalk.linux.memory.kernel import Event, SetMemory, UnmapAliases, Vfree, Vmalloc, Vrealloc
 from pagewalk.linux.memory.page_tables import PRESENT, WRITE
 
@@ -429,67 +426,3 @@ def test_events_come_from_plain_data_and_mistakes_are_told():
         linux.apply(SetMemory(name="a", what="ro", pages=2))
     with pytest.raises(BadInput, match="no kernel knows"):
         linux.apply(3)
-
-
-NAMES = st.sampled_from("abcdef")
-SIZES = st.one_of(st.integers(1, 3 * MIB), st.sampled_from([2 * MIB, 4 * MIB + 64, 9 * MIB]))
-EVENTS = st.one_of(
-    st.builds(
-        Vmalloc,
-        name=NAMES,
-        size=SIZES,
-        huge=st.booleans(),
-        reset=st.booleans(),
-        align=st.sampled_from([1, 16 * KIB]),
-        cpu=st.integers(0, 1),
-        modules=st.booleans(),
-    ),
-    st.builds(Vfree, name=NAMES),
-    st.builds(Vrealloc, name=NAMES, size=SIZES),
-    st.builds(
-        SetMemory,
-        name=NAMES,
-        what=st.sampled_from(["ro", "rw", "x", "nx", "rox"]),
-        first_page=st.integers(0, 600),
-        pages=st.one_of(st.none(), st.integers(0, 1200)),
-    ),
-    st.builds(UnmapAliases),
-)
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    st.lists(EVENTS, max_size=25),
-    st.sampled_from(["v8", "5.13", "6.1", "6.12", "6.15", "7.3"]),
-    st.sampled_from(["page", "block", "range"]),
-    st.sampled_from([None, 0.5, 0.95]),
-    st.integers(0, 40),
-)
-def test_any_life_keeps_its_books(events, version, reset, unusable, spare):
-    """Whatever happens, also on fragmented or nearly full memory: `check` holds, and all comes back."""
-    ranges = {0: [(4 * GIB, 4 * GIB + 64 * MIB)]}
-    memory = fresh(ranges)
-    held = age(memory, unusable=unusable, free=0.5, seed=1) if unusable == 0.5 else []
-    taken = []
-    linux = kernel(version, X86_IN_V8, ranges, memory=memory, reset=reset)
-    if unusable == 0.95:
-        while memory.free_frames() > spare * 64:
-            frame = memory.take(0, UNMOVABLE)
-            taken.append(frame)
-    others = memory.held_frames()
-    for event in events:
-        try:
-            linux.apply(event)
-        except BadInput as wrong:
-            assert "exists already" in str(wrong) or "no such area" in str(wrong) or "pages" in str(wrong)
-        check(linux, others)
-    for name in [name for name in linux.areas if not name.endswith(".pages")]:
-        linux.apply(Vfree(name=name))
-    check(linux, others)
-    assert linux.areas == {}
-    linux.maps.space.purge(decay_all=True)
-    assert linux.maps.space.used() == []
-    memory.give(held + taken)
-    assert memory.held_frames() == (
-        linux.maps.tables.table_bytes() + linux.maps.direct.tables.table_bytes() >> 12
-    ) - (sum(t.page < 0 for t in linux.maps.direct.tables.tables.values()) - 1)

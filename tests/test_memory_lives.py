@@ -101,7 +101,7 @@ MISTAKES = (
 @pytest.mark.parametrize(
     "arch", ["x86-64", "arm64-4k", "arm64-64k", "powerpc64-radix-4k", "powerpc64-radix-64k", "riscv-sv48"]
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(EVENTS, max_size=30),
     st.sampled_from(BOUNDARIES),
