@@ -1,13 +1,15 @@
 """Second levels on a GPU count what the processor counts; without one, its kernel runs thread by thread."""
 
 import csv
+from functools import lru_cache, partial
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from numba import cuda
+from numba import cuda, types
 
+import ptx
 import warps
 from pagewalk.cli.doctor import doctor
 from pagewalk.cli.sweep import sweep as command
@@ -61,10 +63,50 @@ def plain_counts(unit, set_of, kind_of, walk_from, walks, kinds):
     return depths, passed.reshape(len(set_of), -1)
 
 
+def as_written(narrow, near):
+    return partial(warps.launch, second.second_levels(narrow, near))
+
+
+@lru_cache
+def as_compiled(narrow, near):
+    """What NVIDIA's compiler makes of the kernel for an H100; needs numba-cuda[cu12], no GPU."""
+    if find_spec("numba_cuda") is None:
+        pytest.skip("needs numba-cuda")
+
+    def array(dtype, dimensions):
+        return types.Array(dtype, dimensions, "C")
+
+    one, row = array(types.int32, 1), array(types.uint16 if narrow else types.uint32, 1)
+    byte, counter = array(types.int8, 1), array(types.int64, 2)
+    some = (
+        one,
+        one,
+        one,
+        one,
+        array(types.uint16, 2),
+        byte,
+        byte,
+        array(types.uint32, 2),
+        types.uint32,
+        one,
+        one,
+    )
+    signature = *some, row, array(types.uint16, 2), counter, counter
+    try:
+        text, _ = cuda.compile_ptx(second.second_levels(narrow, near).py_func, signature, cc=(9, 0))
+    except Exception as error:
+        if "NVVM" in str(error):
+            pytest.skip(str(error))
+        raise
+    return partial(ptx.launch, ptx.translate(text))
+
+
+@pytest.mark.parametrize("how", [as_written, as_compiled])
 @pytest.mark.parametrize(("narrow", "near"), FORMS)
 @pytest.mark.parametrize("shapes", [[], [(4, 2)], [(2, 3), (4, 1)]], ids=["none", "one", "two"])
-def test_the_kernel_counts_what_lists_count(narrow, near, shapes):
+def test_the_kernel_counts_what_lists_count(how, narrow, near, shapes):
     """Whatever the order of warps and of lanes; state is kept from launch to launch."""
+    launch = how(narrow, near)
     rng, units, threads = np.random.default_rng(len(shapes)), 300, 64
     unit = (units * rng.random(300) ** 2).astype(np.int32)
     sets = np.array([1, 3, 8], np.int32)
@@ -87,13 +129,12 @@ def test_the_kernel_counts_what_lists_count(narrow, near, shapes):
     ways = np.array([ways for ways, _ in shapes] or [0], np.int32)
     begin = np.array([0, *np.cumsum(walk_rows)], np.int32)
     first = (np.cumsum(sets) - sets).astype(np.int32)
-    kernel = second.second_levels(narrow, near)
     for seed, part in enumerate((unit[:150], unit[150:151], unit[151:])):
         for tables in ([1, 0], [2]):
             tables = np.array(tables, np.int32)
             fixed = tables, first, sets, set_of, kind_of, walk_from, word, np.uint32(len(shapes)), ways, begin
             shape = len(tables), threads, bytes_of_block
-            warps.launch(kernel, *shape, part, *fixed, rows, held, depths, passed, seed=seed)
+            launch(*shape, part, *fixed, rows, held, depths, passed, seed=seed)
     expected = plain_counts(unit, set_of, kind_of, walk_from, walks, 2)
     assert np.array_equal(depths, expected[0])
     assert np.array_equal(passed[:, : expected[1].shape[1]], expected[1])
@@ -315,38 +356,3 @@ def test_a_real_gpu_counts_what_the_processor_counts(stream, machine_name, mappi
     mapped, before = opened.mapped(mapping_name, hardware), real.machines
     assert together(opened.trace, mapped, grid, gpu=real) == together(opened.trace, mapped, grid)
     assert real.machines - before == len(grid)
-
-
-@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="needs numba-cuda")
-@pytest.mark.parametrize(("narrow", "near"), FORMS)
-def test_it_compiles_for_hopper(narrow, near):
-    """Needs NVIDIA's compiler (numba-cuda[cu12]), no GPU."""
-    from numba import types
-
-    def array(dtype, dimensions):
-        return types.Array(dtype, dimensions, "C")
-
-    one, row = array(types.int32, 1), array(types.uint16 if narrow else types.uint32, 1)
-    byte, counter = array(types.int8, 1), array(types.int64, 2)
-    some = (
-        one,
-        one,
-        one,
-        one,
-        array(types.uint16, 2),
-        byte,
-        byte,
-        array(types.uint32, 2),
-        types.uint32,
-        one,
-        one,
-    )
-    signature = *some, row, array(types.uint16, 2), counter, counter
-    try:
-        text, _ = cuda.compile_ptx(second.second_levels(narrow, near).py_func, signature, cc=(9, 0))
-    except Exception as error:
-        if "NVVM" in str(error):
-            pytest.skip(str(error))
-        raise
-    assert ".entry" in text
-    assert "vote.sync.ballot" in text

@@ -1,14 +1,16 @@
 """Runs a CUDA kernel in plain Python, warps and all: numba's simulator knows no votes and no shuffles.
 
 A thread is a generator that stops wherever it must wait for others. Between those places the threads of a
-warp, and the warps of a block, run in an order drawn anew each time, so that a kernel whose result depends
-on it is found out; so is a vote or shuffle that not all lanes of a warp come to.
+warp, and the warps of a block, run in an order drawn anew each time, at times one warp far ahead of the
+others, so that a kernel whose result depends on it is found out; so is a vote or shuffle that not all lanes of
+a warp come to.
 """
 
 import ast
 import inspect
 import random
 import textwrap
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,51 +127,53 @@ def launch(kernel, blocks, threads, shared_bytes, *arguments, seed=0):
         cuda.blockIdx.x = block
         names = {**found.globals, **found.nonlocals, "cuda": cuda}
         exec(code, names)
+        started = [names[function.__name__](*arguments) for _ in range(threads)]
         with np.errstate(over="ignore"):
-            _run(names[function.__name__], arguments, cuda, order)
+            run_block(started, order, partial(setattr, cuda.threadIdx, "x"))
 
 
-def _run(function, arguments, cuda, order):
-    """One block."""
-    warps = []
-    for first in range(0, cuda.blockDim.x, LANES):
-        warps.append({thread: function(*arguments) for thread in range(first, first + LANES)})
-    replies = [dict.fromkeys(warp) for warp in warps]
-    running, waiting = list(range(len(warps))), []
+def run_block(threads, order, enter=lambda thread: None):
+    """Run the threads of one block.
+
+    Parameters
+    ----------
+    threads : sequence of generator
+        Each yields the name of what it waits in, and what it brings there.
+    order : random.Random
+    enter : callable
+        Called with the number of the thread that goes on.
+    """
+    warps = [range(first, first + LANES) for first in range(0, len(threads), LANES)]
+    replies = dict.fromkeys(range(len(threads)))
+    running, waiting, patience = [], list(warps), 0.0
     while running or waiting:
         if not running:
-            running, waiting = waiting, []
-        at = order.randrange(len(running))
-        number = running[at]
-        stops = _advance(warps[number], replies[number], cuda, order)
+            running, waiting = order.sample(waiting, len(waiting)), []
+            patience = order.choice((0.0, 0.9, 1.0))
+        warp = running.pop(-1 if order.random() < patience else order.randrange(len(running)))
+        stops = {}
+        for thread in order.sample(warp, LANES):
+            enter(thread)
+            stops[thread] = next_stop(threads[thread], replies[thread])
+            replies[thread] = None
         names = {stop[0] for stop in stops.values()}
         assert len(names) == 1, f"lanes of one warp stop at different places: {names}"
         name = names.pop()
-        if name == "end":
-            running.pop(at)
+        if name == "syncthreads":
+            waiting.append(warp)
+        elif name == "end":
             assert not waiting, "a warp has ended for which others wait"
-        elif name == "syncthreads":
-            running.pop(at)
-            waiting.append(number)
         else:
-            replies[number] = _reply(name, stops)
-    assert not waiting
+            replies.update(_reply(name, stops))
+            running.append(warp)
 
 
-def _advance(warp, replies, cuda, order):
-    """Let each lane of a warp run until it stops."""
-    stops = {}
-    threads = list(warp)
-    order.shuffle(threads)
-    for thread in threads:
-        cuda.threadIdx.x = thread
-        try:
-            stops[thread] = warp[thread].send(replies[thread])
-        except StopIteration:
-            stops[thread] = ("end",)
-    for thread in warp:
-        replies[thread] = None
-    return stops
+def next_stop(thread, reply):
+    """Let a thread run until it waits for others, or ends."""
+    try:
+        return thread.send(reply)
+    except StopIteration:
+        return ("end",)
 
 
 def _reply(name, stops):

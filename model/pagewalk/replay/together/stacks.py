@@ -156,6 +156,7 @@ class Stacks:
         counted = [part.counted() for part in self.parts]
         self.depths = np.concatenate([depths for depths, _ in counted], axis=1)
         self.passed = np.concatenate([passed for _, passed in counted], axis=2)
+        self.parts = ()  # the next pass may need their memory
 
     def tell(self, machine: Machine, tally: Tally) -> int:
         """Fill in what the pass counted for a machine; return the cycles of its walks."""
