@@ -134,6 +134,17 @@ def test_refused_before_work(words, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_cache_folder_that_cannot_be_written_is_one_line(tmp_path):
+    """A file stands where the folder would be; the answer comes all the same."""
+    (tmp_path / "cache").write_text("")
+    trace = "synth:sequential?size=1M&accesses=100"
+    done = pagewalk("trace", "info", trace, env=os.environ | {"PAGEWALK_CACHE_DIR": str(tmp_path / "cache")})
+    assert done.returncode == 0 and "100 records" in done.stdout
+    first, *_ = done.stderr.splitlines()
+    assert first.startswith("pagewalk: ") and "kernels are compiled in every process" in first
+    assert "warnings.warn" not in done.stderr and ".py" not in done.stderr
+
+
 def test_json_into_a_device(tmp_path):
     done = pagewalk("kernels", "6.12", "--json", "/dev/stderr", cwd=tmp_path)
     assert json.loads(done.stderr)

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -83,6 +84,13 @@ def _say_and_end(line: str) -> None:
     sys.exit(2)
 
 
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning without the line of code that it came from."""
+    return f"pagewalk: {message}\n"
+
+
 def main() -> None:
     """Run the command line; exit 0 done, 2 bad input (one line), 1 a fault of ours."""
     if sys.stdout is None or sys.stderr is None:
@@ -94,6 +102,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _asked_to_end)
+    warnings.formatwarning = _one_line
     output = sys.stdout
     try:
         for word in sys.argv[1:]:
