@@ -1,12 +1,17 @@
 """What a newcomer types first, at every width: help, slips, lists."""
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from pagewalk.cli import listing
+from pagewalk.hardware.figures import assumed_share
+from pagewalk.hardware.load import load, names
+from pagewalk.report.catalogue.machines import show_list
 
 SHELL = [sys.executable, "-c", "from pagewalk.cli import main; main()"]
 
@@ -50,6 +55,21 @@ def test_a_list_is_as_wide_as_the_terminal(columns, capsys, monkeypatch):
 def test_a_list_in_a_pipe_has_a_line_for_each_name(capsys):
     listing.listing([("short", "a word " * 30), ("long", "b " * 100)])
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_machines_are_whole_at_every_width(columns):
+    """Their names, which may go on in the next line, and how much of each is assumed."""
+    machines = [load(name) for name in names()]
+    console = Console(file=io.StringIO(), width=columns)
+    show_list(machines, {}, console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    beside = lines[0].index("L1 DTLB")
+    heads = "".join(line[:beside].strip() for line in lines)
+    for machine in machines:
+        assert machine.id in heads
+        assert any(line.rstrip().endswith("{} of {}".format(*assumed_share(machine))) for line in lines)
 
 
 def test_an_explanation_as_json_is_what_the_table_says():

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+FULL = 80
+"""Columns that the list of all machines takes whole."""
+
 
 def cited(machine: Machine, sources: Mapping[str, str]) -> dict[str, str]:
     """Those of the sources that the machine's tables name."""
@@ -41,9 +44,10 @@ def show_list(
     from rich.text import Text
 
     console = _console(console)
+    narrow = console.width < FULL
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("machine", min_width=27)
-    for head in ("L1 DTLB", "second level", "PSC"):
+    table.add_column("machine", min_width=20 if narrow else 27, overflow="fold")
+    for head in ("L1 DTLB", "second level", *([] if narrow else ["PSC"])):
         table.add_column(head, no_wrap=True)
     table.add_column("assumed", justify="right", no_wrap=True)
     for machine in machines:
@@ -52,14 +56,19 @@ def show_list(
             Text.assemble((machine.id, "bold"), (f"\n{machine.name}\n{machine.geometry}", "dim")),
             Text(_arrays(tlb for tlb in machine.tlb if tlb.level == 1 and "load" in tlb.serves)),
             Text(_arrays(tlb for tlb in machine.tlb if tlb.level == 2 and "load" in tlb.serves)),
-            Text("/".join(str(entries) for _, entries in sorted((p.level, p.entries) for p in machine.psc))),
+            *([] if narrow else [Text(_pscs(machine))]),
             Text(f"{some} of {every}", style="yellow" if some else ""),
         )
     console.print(table)
-    console.print("\nTLBs: entries x ways, leaf sizes. PSC: entries, lowest level first.")
+    pscs = "pagewalk machines NAME shows PSCs." if narrow else "PSC: entries, lowest level first."
+    console.print(f"\nTLBs: entries x ways, leaf sizes. {pscs}")
     console.print("assumed: figures that no source gives as they stand.")
     for name, why in not_modelled.items():
         console.print(Text(f"{name} has no preset: {why}.", style="dim"))
+
+
+def _pscs(machine: Machine) -> str:
+    return "/".join(str(entries) for _, entries in sorted((psc.level, psc.entries) for psc in machine.psc))
 
 
 def _arrays(found: Iterable[Tlb]) -> str:
