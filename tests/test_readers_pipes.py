@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -84,7 +85,15 @@ def test_standard_input_becomes_a_folder(tmp_path):
     command = [sys.executable, "-m", "pagewalk", "trace", "convert", "-", "out"]
     subprocess.run(command, input=LACKEY, cwd=tmp_path, timeout=120, check=True)
     assert open_trace(tmp_path / "out").accesses == 9000
-    assert hashlib.sha256(LACKEY).hexdigest() in (tmp_path / "out" / "meta.json").read_text()
+    assert json.loads((tmp_path / "out" / "meta.json").read_text())["made_by"]["from"] == "stdin"
+
+
+def test_a_digest_that_was_not_worked_out_on_the_way_is_when_asked_for(tmp_path):
+    path = tmp_path / "some.lackey"
+    path.write_bytes(LACKEY)
+    raw = open_raw(path, digest=False)
+    assert sum(len(chunk.address) for chunk in raw.read(1 << 20)) == 9000
+    assert raw.digest() == hashlib.sha256(LACKEY).hexdigest()
 
 
 @pytest.mark.parametrize(

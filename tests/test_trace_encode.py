@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pagewalk.kernels.trace.encode import FREE, Table, encode, rehash, tally
 from pagewalk.kernels.trace.synth import ranks, shuffle
-from pagewalk.trace.encode import Dictionary, Raw, RawChunk, encoded
+from pagewalk.trace.encode import Dictionary, Raw, RawChunk, encoded, gathered, pieces
 from pagewalk.trace.facts import facts
 from pagewalk.trace.open import open_trace
-from pagewalk.trace.trace import FETCH, STORE, from_pages
+from pagewalk.trace.trace import EVENT, FETCH, STORE, from_pages
 
 HIGHEST = (1 << 52) - 1
 PAGES = st.one_of(
@@ -220,3 +220,28 @@ def test_a_raw_trace_reads_the_same_each_time(monkeypatch, tmp_path, kept, size)
     np.testing.assert_array_equal(chunk.offset, address & np.uint64(0xFFF))
     assert len(readings) == (2 if kept else 4)
     assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 60), st.integers(1, 9), st.integers(1, 25), st.booleans(), st.integers(0, 9))
+def test_chunks_are_gathered_and_nothing_moves(records, size, least, cpus, seed):
+    """Pieces of a chunk put together again are that chunk: every column, every event at its place."""
+    draw = np.random.default_rng(seed)
+    events = np.zeros(draw.integers(0, 8), EVENT)
+    events["position"] = np.sort(draw.integers(0, records + 1, len(events)))
+    events["start"] = np.arange(len(events))
+    whole = RawChunk(
+        draw.integers(0, 1 << 63, records).astype(np.uint64),
+        draw.integers(0, 64, records).astype(np.uint8),
+        draw.integers(0, 4, records).astype(np.uint8) if cpus else None,
+        events=events,
+    )
+    joined = list(gathered(pieces(whole, size), least))
+    assert all(len(chunk.address) >= least for chunk in joined[:-1])
+    (again,) = gathered(joined, records + 1) if joined else (RawChunk(whole.address[:0], whole.flags),)
+    assert again.address.tolist() == whole.address.tolist()
+    assert again.flags.tolist() == whole.flags.tolist()
+    assert (again.cpu is None) == (not cpus or not joined)
+    assert not joined or not cpus or again.cpu.tolist() == whole.cpu.tolist()
+    assert (again.events is None) == (not len(events))
+    assert again.events is None or again.events.tolist() == events.tolist()

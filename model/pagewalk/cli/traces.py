@@ -123,11 +123,8 @@ def convert(trace: str, out: Path, format_: str, plain: bool, **wanted: Any) -> 
     path = Path("/dev/stdin" if trace == "-" else trace)
     whole = not plain and all(value in (None, ()) for value in wanted.values())
     if whole and (path.is_file() or path.is_fifo()):
-        raw = open_raw(path, format_)
-
-        def source() -> str:
-            return f"{path.name}, sha256 {raw.digest()}"
-
+        raw = open_raw(path, format_, digest=False)
+        source = f"{path.name}, {path.stat().st_size} bytes" if path.is_file() else path.name
         with progress("writing", None) as advance:
             write_stream(raw.read(1 << 20), out, source=source, about=raw.about, progress=advance)
         written(out)

@@ -1,10 +1,10 @@
 """From addresses to a trace: which distinct pages there are, and the number of each access's page."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from pagewalk.trace.trace import CHUNK, Chunk, Trace
 
 PAGE_SHIFT = 12
 """log2 of the base page by which addresses are encoded."""
+
+GATHERED = 1 << 17
+"""Accesses that are encoded and written together: a call costs little beside them. Ours."""
 
 
 class RawChunk(NamedTuple):
@@ -52,6 +55,34 @@ def pieces(chunk: RawChunk, size: int) -> Iterator[RawChunk]:
             None if chunk.space is None else chunk.space[start:end],
             events,
         )
+
+
+def gathered(chunks: Iterable[RawChunk], least: int = GATHERED) -> Iterator[RawChunk]:
+    """Consecutive chunks with the same columns, joined to ones of `least` accesses or more."""
+    parts: list[RawChunk] = []
+    for chunk in chunks:
+        parts.append(chunk)
+        if sum(len(part.address) for part in parts) >= least:
+            yield _joined(parts)
+            parts = []
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[RawChunk]) -> RawChunk:
+    if len(parts) == 1:
+        return parts[0]
+    events, start = Events(), 0
+    for part in parts:
+        events.add(part.events, start)
+        start += len(part.address)
+
+    def whole(name: str) -> NDArray[Any] | None:
+        columns = [getattr(part, name) for part in parts]
+        return None if columns[0] is None else np.concatenate(columns)
+
+    address = np.concatenate([part.address for part in parts])
+    return RawChunk(address, whole("flags"), whole("cpu"), whole("space"), events.all)
 
 
 @dataclass(frozen=True)
@@ -212,7 +243,7 @@ def encoded(raw: Raw) -> Trace:
     with ExitStack() as stack:
         types = {"page": np.uint32} | dict.fromkeys(sorted(raw.columns), np.uint8)
         columns = {name: stack.enter_context(closing(Column(of))) for name, of in types.items()}
-        for part in raw.read(CHUNK):
+        for part in gathered(raw.read(CHUNK)):
             columns["page"].add(dictionary.encode(part.address, part.space))
             for name in raw.columns:
                 columns[name].add(getattr(part, name))

@@ -44,7 +44,7 @@ def open_trace(path: str | Path, format_: str = "") -> Trace:
     return encoded(open_raw(path, format_))
 
 
-def open_raw(path: Path, format_: str = "") -> Raw:
+def open_raw(path: Path, format_: str = "", *, digest: bool = True) -> Raw:
     """Open a file of another tool's format, not encoded yet.
 
     Parameters
@@ -52,6 +52,8 @@ def open_raw(path: Path, format_: str = "") -> Raw:
     path : Path
     format_ : str, optional
         Name of its reader; else its content decides.
+    digest : bool
+        Whether its SHA-256 will be asked for: the first reading then works it out on the way.
 
     Raises
     ------
@@ -60,6 +62,8 @@ def open_raw(path: Path, format_: str = "") -> Raw:
     """
     if not is_pipe(path):
         columns.regular_file(path)
+    if not digest:
+        packed.without_digest(path)
     if format_:
         return named(format_).read(path)
     head = packed.head(path)

@@ -100,7 +100,7 @@ def blocks(path: Path) -> Iterator[bytes]:
     """
     done = 0
     state = _state(path)
-    total = None if state in _digests else hashlib.sha256()
+    total = None if state in _digests or state in _unasked else hashlib.sha256()
     try:
         file, size = opened(path)
         with file:
@@ -151,12 +151,19 @@ def head(path: Path) -> bytes:
 def sha256(path: Path) -> str:
     """SHA-256 (hex) of the content, decompressed; the first whole reading has worked it out."""
     if _state(path) not in _digests:
+        _unasked.discard(_state(path))
         for _ in blocks(path):
             pass
     return _digests[_state(path)]
 
 
+def without_digest(path: Path) -> None:
+    """Let readings of a file work out no SHA-256 on the way: it costs more than many formats' records do."""
+    _unasked.add(_state(path))
+
+
 _digests: dict[tuple[object, ...], str] = {}
+_unasked: set[tuple[object, ...]] = set()
 
 
 def _state(path: Path) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ import zstandard
 
 from pagewalk import __version__
 from pagewalk.errors import BadInput
-from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, Events, RawChunk
+from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, Events, RawChunk, gathered
 from pagewalk.trace.store import columns
 from pagewalk.trace.store.columns import Array
 from pagewalk.trace.store.read import BESIDE, OPTIONAL, SCHEMA, column_files
@@ -179,7 +179,7 @@ def write_stream(
 
             # Entered last: its threads are waited for before the files that they write to are closed.
             pool = stack.enter_context(ThreadPoolExecutor(len(OPTIONAL) + 1))
-            for raw in chunks:
+            for raw in gathered(chunks):
                 page = dictionary.encode(raw.address, raw.space)
                 events.add(raw.events, records)
                 records += len(page)
