@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pagewalk.errors import BadInput
 from pagewalk.hardware.check import GEOMETRIES, LIMITS
 from pagewalk.hardware.figures import figures
 from pagewalk.hardware.load import NOT_MODELLED, PRESETS, load, names, read, sources
@@ -255,9 +256,9 @@ def test_every_number_has_limits():
 # --- extends -----------------------------------------------------------------------------------------------
 
 
-def extended(tmp_path, text):
+def extended(tmp_path, text, preset="intel-skylake-sp"):
     file = tmp_path / "mine.toml"
-    file.write_text(f'extends = "intel-skylake-sp"\n{text}')
+    file.write_text(f'extends = "{preset}"\n{text}')
     return read(file)
 
 
@@ -374,3 +375,11 @@ source = "mine"
     assert machine.memory.assumed["latency_cycles"] == "own arithmetic: 90 ns at 2.7 GHz"
     machine = load(str(slow))
     assert (machine.cache[2].latency_cycles, machine.memory.latency_cycles) == (51, 270)
+
+
+def test_another_geometry_leaves_out_walk_caches_of_levels_that_it_has_not(tmp_path):
+    """Three levels with a granule of 64 KiB: the preset's cache of the fourth goes, the file's own stays."""
+    coarse, own = 'geometry = "arm64-64k"\n', '[[psc]]\nname = "x"\nlevel = 4\nentries = 1\n'
+    assert [psc.level for psc in extended(tmp_path, coarse, "arm-neoverse-v1").psc] == [2, 3]
+    with pytest.raises(BadInput, match="above the tables' 3 levels"):
+        extended(tmp_path, coarse + own, "arm-neoverse-v1")

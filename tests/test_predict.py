@@ -94,6 +94,14 @@ def test_mirrored_updates_come_in_pairs_that_add_up_to_the_table():
     assert len(np.unique(words[:, 0])) > 10_000
 
 
+def test_uniform_updates_may_have_a_table_of_any_size():
+    """Three words, each as often as the others."""
+    program = updates(Updates(table=24), 0, 30_000)
+    words, times = np.unique(addresses(program), return_counts=True)
+    assert (words - np.uint64(BASE)).tolist() == [0, 8, 16]
+    assert times.min() > 9_700
+
+
 def test_packed_frames_follow_the_order_of_addresses():
     pattern = Chase(pages=6, stride=1 << 21)
     program = chase(pattern, X86)

@@ -201,6 +201,14 @@ value = "4G"
     ]
 
 
+def test_sizes_as_people_write_them(tmp_path):
+    """Leaves and bytes in small letters, with or without a B; a table of updates of any number of words."""
+    text = TINY.replace("pages = 4", 'span = "1.5 mib"\nleaf = "2mb"\nstride = "64k"')
+    assert (case_of(tmp_path, text).pattern.count, case_of(tmp_path, text).pattern.leaf) == (24, "2M")
+    text = TINY.replace('"chase"\npages = 4', '"updates"\ntable = "48 GB"')
+    assert case_of(tmp_path, text).pattern.table == 48 << 30
+
+
 @pytest.mark.parametrize(
     ("quantity", "words"),
     [
@@ -245,7 +253,11 @@ BAD = [
     ("pages = 4", 'span = "1T"\nstride = 64', "give at most 8388608 times the stride"),
     ("value = 0", 'value = "much"', "'much' is no size"),
     ("value = 0", 'value = 1\nover.leaf = "2M"\nless.leaf = "2M"', "has over and less"),
-    ('kind = "chase"\npages = 4', 'kind = "updates"\ntable = "3G"', "no power of two"),
+    ('kind = "chase"\npages = 4', 'kind = "updates"\nmirror = true\ntable = "3G"', "no power of two"),
+    ('kind = "chase"\npages = 4', 'kind = "updates"\ntable = 4097', "no whole number of 8-byte words"),
+    ('"chase"', '"gups"', "that is updates here"),
+    ('"l1_misses"', '"dtlb_load_misses.walk_duration:u"', "that is walk_cycles here"),
+    ("pages = 4", 'frames = "random"', "give one of contiguous, filled, packed, scattered"),
     ('kind = "chase"\npages = 4', 'kind = "updates"', "table"),
     ("title", "\x00", "not TOML"),
 ]

@@ -38,10 +38,10 @@ def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | 
     if bands:
         _bands(chosen, json_file)
         return
-    from pagewalk.study.validation.validate import encode
+    from pagewalk.study.validation.validate import encode, values
     from pagewalk.study.validation.validate import validate as run
 
-    with progress("predicting", len(chosen)) as advance:
+    with progress("predicting", sum(map(values, chosen))) as advance:
         found = run(chosen, advance)
     if printed(encode(found), json_file):
         return

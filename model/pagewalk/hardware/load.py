@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pagewalk.errors import BadInput
-from pagewalk.hardware.check import check
+from pagewalk.hardware.check import GEOMETRIES, check
 from pagewalk.hardware.extend import merged
 from pagewalk.hardware.machine import TABLES, Machine, Psc
 
@@ -143,7 +143,10 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _complete(content: dict[str, Any], shown: object) -> dict[str, Any]:
-    """Put a file that extends a preset on top of that preset; times are cycles then."""
+    """Put a file that extends a preset on top of that preset; times are cycles then.
+
+    The preset's caches of table levels that the file's geometry has not are left out.
+    """
     if "extends" not in content:
         return _in_cycles(content, content.get("clock_ghz"), shown)
     base = content["extends"]
@@ -155,7 +158,12 @@ def _complete(content: dict[str, Any], shown: object) -> dict[str, Any]:
         )
     below = _complete(_toml(PRESETS / f"{base}.toml"), base)
     above = {key: value for key, value in content.items() if key != "extends"}
-    return merged(below, _in_cycles(above, above.get("clock_ghz", below.get("clock_ghz")), shown))
+    result = merged(below, _in_cycles(above, above.get("clock_ghz", below.get("clock_ghz")), shown))
+    if isinstance(result.get("psc"), list):
+        levels = GEOMETRIES.get(str(result.get("geometry")), ("", 64))[1]
+        beyond = [psc for psc in below.get("psc", []) if psc["level"] > levels]
+        result["psc"] = [psc for psc in result["psc"] if psc not in beyond]
+    return result
 
 
 def _in_cycles(content: dict[str, Any], clock_ghz: Any, shown: object) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Updates(Pattern, frozen=True, kw_only=True, tag="updates"):
     Attributes
     ----------
     table : int
-        Bytes; a power of two.
+        Bytes, whole words; a power of two if it is mirrored or the generator is "hpcc".
     generator : {"uniform", "hpcc"}
         "hpcc": `streams` shift registers of HPCC RandomAccess, each step of each is one update.
     streams : int
@@ -191,12 +191,20 @@ SAID_OTHERWISE = {
     "walk_duration": "walk_cycles",
     "walk_completed": "stlb_misses",
     "walks": "stlb_misses",
+    "miss_causes_a_walk": "stlb_misses",
+    "stlb_hit": "stlb_hits",
+    "dtlb_walk": "stlb_misses",
+    "l1d_tlb_refill": "l1_misses",
     "dtlb_load_misses": "stlb_misses",
     "tlb_misses": "stlb_misses, or l1_misses",
     "l1_dtlb_misses": "l1_misses",
     "dtlb_misses": "l1_misses, or stlb_misses",
     "l2_tlb_misses": "stlb_misses",
     "ept.walk_pending": "walk_cycles_host",
+    "dtlb_l1": "walk_refs_in L1D",
+    "dtlb_l2": "walk_refs_in L2",
+    "dtlb_l3": "walk_refs_in L3",
+    "dtlb_memory": "walk_refs_in memory",
     "page_walker_loads": "walk_refs, or walk_refs_in L1D",
     "walk_latency": "cycles_per_walk",
     "knee": "l1_knee, or stlb_knee",
@@ -215,8 +223,12 @@ SAID_OTHERWISE = {
     "measured_value": "value",
     "unit": "ns as quantity for nanoseconds",
     "minus": "less",
+    "gups": "updates",
+    "randomaccess": "updates",
+    "pointer-chase": "chase",
+    "stride": "chase",
 }
-"""What others call a quantity or a key -> its name here."""
+"""What others call a quantity, a key or a kind of pattern -> its name here."""
 
 
 class Measured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

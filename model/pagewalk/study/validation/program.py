@@ -94,7 +94,7 @@ def updates(pattern: Updates, warm: int, measured: int, seed: int = 1) -> Progra
         numbers = hpcc(pattern.streams, -(-count // pattern.streams), seed).ravel()[:count]
     else:
         numbers = np.asarray(np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count))
-    index = numbers & np.uint64(words - 1)
+    index = numbers % np.uint64(words)
     if pattern.mirror:
         index = np.stack([index, (np.uint64(words) - index) & np.uint64(words - 1)], axis=1).ravel()
     address = np.uint64(BASE) + np.uint64(8) * index

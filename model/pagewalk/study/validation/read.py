@@ -82,6 +82,9 @@ def build_case(content: dict[str, Any], path: Path) -> Case:
     """
     _known(content, Case, "", path)
     pattern = content.get("pattern")
+    if isinstance(pattern, dict) and str(said := pattern.get("kind")) not in PATTERNS:
+        mend = _meant(str(said), list(PATTERNS)) or f"give one of {', '.join(PATTERNS)}"
+        raise BadInput(f"{path}: pattern.kind", f"no pattern {str(said)[:40]!r}", mend)
     if isinstance(pattern, dict) and (kind := PATTERNS.get(str(pattern.get("kind")))):
         _known(pattern, kind, "pattern.", path, "kind")
         content = content | {"pattern": {k: _size(path, f"pattern.{k}", k, v) for k, v in pattern.items()}}
@@ -93,7 +96,7 @@ def build_case(content: dict[str, Any], path: Path) -> Case:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at ")
         key = where.strip("`").removeprefix("$").removeprefix(".") or "the file"
-        raise BadInput(f"{path}: {key}", what.replace("`", ""), "see docs/cases.md") from None
+        raise BadInput(f"{path}: {key}", what.replace("`", ""), _choices(key)) from None
     case = msgspec.structs.replace(case, name=path.stem, folder=str(path.parent))
     _check(case, path)
     return case
@@ -132,8 +135,8 @@ def changed(pattern: AnyPattern, keys: dict[str, Any], where: str) -> AnyPattern
     try:
         made: AnyPattern = msgspec.convert(content, AnyPattern)
     except msgspec.ValidationError as error:
-        what = str(error).replace("`", "").replace("$.", "")
-        raise BadInput(where, what, "see docs/cases.md") from None
+        what, _, key = str(error).replace("`", "").partition(" - at $.")
+        raise BadInput(f"{where}.{key}".rstrip("."), what, _choices(key)) from None
     _check_pattern(made, where)
     return made
 
@@ -169,8 +172,11 @@ def _check_pattern(pattern: AnyPattern, where: str) -> None:
             raise BadInput(f"{where}.span", what, f"give at most {most} times the stride")
         if pattern.pages * pattern.stride > 1 << 46:
             raise BadInput(f"{where}.pages", "the pages span more than 64 TiB", "give fewer, or less stride")
-    if isinstance(pattern, Updates) and pattern.table & (pattern.table - 1):
-        raise BadInput(f"{where}.table", "is no power of two", "give 64G, 1G ...")
+    if isinstance(pattern, Updates):
+        if pattern.table % 8:
+            raise BadInput(f"{where}.table", "is no whole number of 8-byte words", "give 64G, 48G ...")
+        if (pattern.mirror or pattern.generator == "hpcc") and pattern.table & (pattern.table - 1):
+            raise BadInput(f"{where}.table", "is no power of two, as mirror and hpcc ask", "give 64G, 1G ...")
 
 
 def _check_measured(entry: Measured, pattern: AnyPattern, where: str) -> None:
@@ -222,14 +228,17 @@ def points(entry: Measured) -> list[dict[str, Any]]:
 
 
 def _size(path: object, where: str, key: str, value: Any) -> Any:
-    """A size as people write it, in bytes."""
-    if key not in SIZES_IN or not isinstance(value, str):
+    """A size as people write it: in bytes, or, of a leaf, as its name here."""
+    if key not in (*SIZES_IN, "leaf", "host") or not isinstance(value, str) or not value:
         return value
-    found = re.fullmatch(r"(\d{1,6})([KMGT]?)(?:i?B)?", value)
-    if not found:
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?) ?([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+    if key not in SIZES_IN:
+        return f"{found[1]}{found[2].upper()}" if found else value
+    bytes_ = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ") if found else 0.5
+    if bytes_ != int(bytes_):
         place = where if str(path) in where else f"{path}: {where}"
         raise BadInput(place, f"{value[:40]!r} is no size", 'write 4096, "64K" or "2M"')
-    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2]]
+    return int(bytes_)
 
 
 def _sizes_measured(entry: dict[str, Any], where: str) -> None:
@@ -242,10 +251,23 @@ def _sizes_measured(entry: dict[str, Any], where: str) -> None:
 
 def _meant(said: str, known: Sequence[str]) -> str:
     """What may have been meant by an unknown name; "" if nothing comes near."""
-    if name := SAID_OTHERWISE.get(said.casefold()):
-        return f"that is {name} here"
+    plain = said.casefold()
+    for word in (plain, plain.partition(":")[0], plain.partition(":")[0].rpartition(".")[2]):
+        if name := SAID_OTHERWISE.get(word):
+            return f"that is {name} here"
+        if word in known:
+            return f"that is {word} here"
     near = difflib.get_close_matches(said[:40], known, 1)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def _choices(key: str) -> str:
+    """Values that a key may have, if they are few."""
+    for kind in (*PATTERNS.values(), Measured):
+        for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+            if field.name == key.rpartition(".")[2] and (given := getattr(field.type, "values", ())):
+                return "give one of " + ", ".join(str(value) or '""' for value in given)
+    return "see docs/cases.md"
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Set the model's predictions beside what was measured: errors, and verdicts by the stated bands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple, cast
@@ -215,22 +215,23 @@ def validate(
     ----------
     cases : sequence of Case
     progress : callable, optional
-        Called with 1 after each case.
+        Called with 1 after each measured value (`values`).
 
     Raises
     ------
     BadInput
         A machine or a trace that a case names cannot be read, or the two do not fit.
     """
-    found, known = [], Known()
-    for case in cases:
-        found.append(outcome(case, known))
-        if progress is not None:
-            progress(1)
-    return Validation(cases=found)
+    known = Known()
+    return Validation(cases=[outcome(case, known, progress) for case in cases])
 
 
-def outcome(case: Case, known: Known) -> Outcome:
+def values(case: Case) -> int:
+    """Measured values of a case."""
+    return sum(len(points(entry)) for entry in case.measured)
+
+
+def outcome(case: Case, known: Known, progress: Callable[[int], None] | None = None) -> Outcome:
     """Predict one case, keeping what was replayed in `known`; raises as `validate`."""
     about = Outcome(
         name=case.name,
@@ -244,12 +245,19 @@ def outcome(case: Case, known: Known) -> Outcome:
         return msgspec.structs.replace(about, why=case.pattern.why)
     if isinstance(case.pattern, BootTables):
         rows = _boot_rows(case, case.pattern)
+        if progress is not None:
+            progress(len(rows))
     else:
         machine = machine_of(case)
         about = msgspec.structs.replace(about, machine=machine.id, machine_sha256=machine.sha256)
         predictor = Predictor(machine, case.folder, known)
         try:
-            rows = [row for entry in case.measured for row in _rows(entry, case.pattern, predictor)]
+            rows = []
+            for entry in case.measured:
+                for row in _rows(entry, case.pattern, predictor):
+                    rows.append(row)
+                    if progress is not None:
+                        progress(1)
         except BadInput as error:
             raise BadInput(f"{case.name}: {error.where}", error.what, error.mend) from None
     verdict: Literal["inside", "outside"] = "inside" if all(row.inside for row in rows) else "outside"
@@ -263,14 +271,12 @@ def _beside(pattern: Recording, folder: str) -> Recording:
     return msgspec.structs.replace(pattern, trace=str(Path(folder) / pattern.trace))
 
 
-def _rows(entry: Measured, pattern: AnyPattern, predictor: Predictor) -> list[Row]:
-    values = entry.values or [cast(float, entry.value)]
-    rows = []
-    for keys, measured in zip(points(entry), values, strict=True):
+def _rows(entry: Measured, pattern: AnyPattern, predictor: Predictor) -> Iterator[Row]:
+    measured = entry.values or [cast(float, entry.value)]
+    for keys, value in zip(points(entry), measured, strict=True):
         here = changed(pattern, keys, "at")
         step = here.stride if entry.quantity in REACHES and isinstance(here, Chase) else 1
-        rows.append(_row(entry, keys, measured, predictor.value(here, entry), step))
-    return rows
+        yield _row(entry, keys, value, predictor.value(here, entry), step)
 
 
 def _ratio(above: _Predicted, below: _Predicted) -> _Predicted:
