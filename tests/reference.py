@@ -132,7 +132,7 @@ def flush_on(
     if kind in (FLUSH_RANGE, UNMAP) and (cost is None or pages <= cost.ceiling_pages):
 
         def touched(key: Any) -> bool:
-            if key[1:] not in moved:  # a PDE of the host
+            if key[1:] not in moved:  # what a walk remembers
                 return False
             first = (key[3] << key[2]) - moved[key[1:]]
             return bool(first < end and first + (1 << key[2]) > start)
@@ -266,24 +266,31 @@ def place(
     return array, tlb_key(array, page, size, leaf, contiguous, base, space)
 
 
-def place_of_pde(machine: Machine, of_loads: Any, frame: int) -> tuple[Array, tuple[Any, ...]] | None:
-    """Where the host's PDE of a frame is kept among translations; None where it is not."""
-    if of_loads is None or machine.guest is None or not machine.guest.pde_in_stlb:
-        return None
-    array, number = of_loads[0], frame >> 9
+def remembered(array: Array, page: int, leaf: int, table: int, frame: int, space: int) -> list[Any]:
+    """What a guest's walk keeps among translations: its PDE, the table, the host's PDEs of both frames.
+
+    `table` is the frame of the table that holds the leaf, `leaf` its level; keys are of the array.
+    """
     index = array.description.index
-    return array, (number % array.sets if index == "modulo" else index_value(index, number), 0, "PDE", number)
+
+    def key(kind: str, number: int) -> tuple[Any, ...]:
+        where = number % array.sets if index == "modulo" else index_value(index, number)
+        return where, 0, kind, (number, space)
+
+    own = [key("PDE", page >> 9)] if leaf == 1 else []
+    return [*own, key("table", table), key("host of table", table >> 9), key("host of frame", frame >> 9)]
 
 
 def translate(
-    cpu: Cpu, machine: Machine, in_l1: Any, in_stlb: Any, host_pde: Any, homes: dict[Any, Any]
+    cpu: Cpu, machine: Machine, in_l1: Any, in_stlb: Any, beside: list[Any], homes: dict[Any, Any]
 ) -> str:
     """One access through both TLB levels; returns "l1", "stlb" or "walk"."""
     if in_l1 is not None and in_l1[0].hit(in_l1[1]):
         return "l1"
     hit = in_stlb is not None and in_stlb[0].hit(in_stlb[1])
-    if not hit and host_pde is not None:
-        host_pde[0].put(host_pde[1])
+    if not hit:
+        for array, key in beside:
+            array.put(key)
     if machine.inclusion == "exclusive" and in_l1 is not None and in_stlb is not None:
         l1, key = in_l1
         if hit:
@@ -381,12 +388,18 @@ def simulate(
                 leaf, contiguous = min(leaf, host_leaf), min(contiguous, host_leaf)
             facts = (kind, page, leaf, contiguous, base, space)
             both = place(machine, cpu.l1, *facts), place(machine, cpu.stlb, *facts)
+            beside: list[Any] = []
             of_loads = place(machine, cpu.stlb, LOAD, *facts[1:])
-            places[number, index, kind] = *both, place_of_pde(machine, of_loads, frame)
+            if of_loads is not None and machine.guest is not None and machine.guest.walks_in_stlb:
+                level = next(each.level for each in mapping.geometry.leaves if each.shift == leaf_shift)
+                table = walks.entry_address(level, page, space) >> 12
+                array = of_loads[0]
+                beside = [(array, key) for key in remembered(array, page, level, table, frame, space)]
+            places[number, index, kind] = *both, beside
             moved |= {found[1][1:]: page - int(pages[index]) << 12 for found in both if found is not None}
-        in_l1, in_stlb, host_pde = places[number, index, kind]
+        in_l1, in_stlb, beside = places[number, index, kind]
         counts["accesses"] += 1
-        found = translate(cpu, machine, in_l1, in_stlb, host_pde, homes)
+        found = translate(cpu, machine, in_l1, in_stlb, beside, homes)
         if found != "l1":
             l1_misses.append(position)
             counts["l1_itlb_misses" if kind == FETCH and has_itlb else "l1_dtlb_misses"] += 1

@@ -269,7 +269,7 @@ def machines(
         host_leaf = draw(st.sampled_from(["4K", "2M", "1G"]))
         more["guest"] = Guest(
             host_leaf=host_leaf,
-            pde_in_stlb=host_leaf == "4K" and inclusion == "none" and draw(st.booleans()),
+            walks_in_stlb=host_leaf == "4K" and inclusion == "none" and draw(st.booleans()),
             host_levels=host_levels,
             combined_psc=draw(st.booleans()),
             nested_entries=nested["entries"] if draw(st.booleans()) else 0,

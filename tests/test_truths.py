@@ -282,9 +282,12 @@ def test_warm_nested_walk(
 
 @BOTH
 @pytest.mark.parametrize(("apart", "walks"), [(1, 3), (512, 0)])
-def test_host_pdes_among_translations(simulator: Simulator, accesses: int, apart: int, walks: int) -> None:
-    """Three pages in turn through four entries: with one PDE they fit; with one each, six, they never hit."""
-    hardware = machine(tlb(1, 1), tlb(2, 4), guest=Guest(pde_in_stlb=True))
+def test_what_walks_remember_lies_among_translations(
+    simulator: Simulator, accesses: int, apart: int, walks: int
+) -> None:
+    """Three pages in turn through seven entries: four more in all fit; two more for the host's PDEs of
+    frames that lie apart, nine, and nothing ever hits."""
+    hardware = machine(tlb(1, 1), tlb(2, 7), guest=Guest(walks_in_stlb=True))
     frames = mapping(pages(3), frame=range(1 << 20, (1 << 20) + 3 * apart, apart))
     order = np.arange(accesses) % 3
     _, _, counts = simulator(hardware, frames, order)

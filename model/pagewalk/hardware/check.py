@@ -114,9 +114,9 @@ def faults(machine: Machine) -> Iterator[Fault]:
             yield "guest.host_leaf", what, "give a larger one, or another geometry"
         yield from _pscs("guest.host_psc", guest.host_psc, guest.host_levels)
         yield from _array("guest.nested_ways", guest.nested_entries, guest.nested_ways, "lru")
-        if guest.pde_in_stlb and (guest.host_leaf != "4K" or machine.inclusion != "none"):
+        if guest.walks_in_stlb and (guest.host_leaf != "4K" or machine.inclusion != "none"):
             what = f"does not go with host_leaf = {guest.host_leaf!r}, inclusion = {machine.inclusion!r}"
-            yield "guest.pde_in_stlb", what, 'give host_leaf = "4K" and inclusion = "none", or leave it out'
+            yield "guest.walks_in_stlb", what, 'give host_leaf = "4K" and inclusion = "none", or leave it out'
     yield from _caches(machine)
 
 

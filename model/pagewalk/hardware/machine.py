@@ -216,9 +216,10 @@ class Guest(Described, frozen=True, kw_only=True):
         An entry of the guest's paging-structure caches gives the host-physical address of the table below
         it, so that a walk that finds one does not translate that address (Intel SDM volume 3, 28.3.1:
         combined paging-structure-cache entries); else it gives the guest-physical one.
-    pde_in_stlb : bool
-        A walk keeps the host's PDE for the page's frame among the translations of the second TLB level,
-        where it takes the room of one. Needs a host on 4K leaves and levels that fill independently.
+    walks_in_stlb : bool
+        What walks remember lies among the translations of the second TLB level and takes room there: the
+        guest's PDE, the host's translation of the table that holds the leaf, and the host's PDEs of that
+        table and of the page's frame. Needs a host on 4K leaves and levels that fill independently.
     host_psc : list of Psc
         Paging-structure caches of the host dimension.
     """
@@ -228,7 +229,7 @@ class Guest(Described, frozen=True, kw_only=True):
     nested_entries: int = 0
     nested_ways: int = 0
     combined_psc: bool = False
-    pde_in_stlb: bool = False
+    walks_in_stlb: bool = False
     host_psc: list[Psc] = field(default_factory=list)
 
 

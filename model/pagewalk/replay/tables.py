@@ -37,9 +37,9 @@ class LevelTable:
         Of each set of one CPU; `number` is that within its own array.
     array_of, entry_number : ndarray, shape (3, units)
         Which array of the level holds the unit (-1: none), and the page number of the entry there.
-    pde_number, pde_set, pde_tag : ndarray, shape (units,)
-        Host's PDE that a walk for the unit keeps in the array of its loads: its number, set and tag; set -1
-        where it keeps none.
+    beside_number, beside_set, beside_tag : ndarray, shape (n, units)
+        What else a walk for the unit keeps in the array of its loads, in this order: page number, set and tag
+        of each entry; set -1 where it keeps none.
     tag_space, tag_start, tag_end : ndarray of int64, shape (tags,)
         Address space and range (in 4 KiB pages, where the trace has it) that each tag covers; tags are the
         same at both levels.
@@ -56,9 +56,9 @@ class LevelTable:
     tag_end: NDArray[np.int64]
     array_of: NDArray[np.int64]
     entry_number: NDArray[np.int64]
-    pde_number: NDArray[np.int64]
-    pde_set: NDArray[np.int32]
-    pde_tag: NDArray[np.int32]
+    beside_number: NDArray[np.int64]
+    beside_set: NDArray[np.int32]
+    beside_tag: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -236,14 +236,17 @@ def translate(
     tag = found.reshape(len(rows), -1)[[rows.index(row) for row in alike]]
     moved = np.zeros(len(page), np.int64) if recorded is None else page - recorded
     start = (number_of[index] << (shift_of[index] - 12)) - np.tile(moved[some], len(rows))[index]
-    shared = machine.guest is not None and machine.guest.pde_in_stlb
-    none = np.full(len(some), -1, np.int64)
-    pde_number = mapping.frame[some] >> (SIZES["2M"] - 12) if shared else none
-    some_pde, pde = dense(pde_number)
-    beside = np.zeros(len(some_pde) if shared else 0, np.int64)
+    nested = machine.guest is not None
+    entry = _entries(geometry, page[some], space[some], mapping.frame[some], leaf_level[some], nested)
+    shared = machine.guest is not None and machine.guest.walks_in_stlb
+    beside = _beside(page[some], leaf_level[some], entry) if shared else np.zeros((0, len(some)), np.int64)
+    which = np.repeat(np.arange(len(beside)), len(some))
+    others, other = dense(which, beside.ravel(), np.tile(space[some], len(beside)))
+    beside_tag = (len(index) + other.reshape(beside.shape)).astype(np.int32)
     end = start + (1 << (shift_of[index] - 12))
-    columns = np.tile(space[some], len(rows))[index], start, end
-    tags = tuple(np.concatenate([column, beside]) for column in columns)
+    none = np.zeros(len(others), np.int64)
+    owner = np.tile(space[some], len(rows))[index]
+    tags = np.append(owner, none), np.append(start, none), np.append(end, none)
     first, second = (
         _level(
             [a for a in machine.tlb if a.level == level],
@@ -251,24 +254,17 @@ def translate(
             number[rows],
             tag[rows],
             tags,
-            numbers,
-            (pde + len(index)).astype(np.int32),
+            beside if level == 2 else beside[:0],
+            beside_tag if level == 2 else beside_tag[:0],
         )
-        for level, rows, numbers in ((1, slice(0, 3), none), (2, slice(3, 6), pde_number))
+        for level, rows in ((1, slice(0, 3)), (2, slice(3, 6)))
     )
     return Tables(
         unit_of_page.astype(np.int32),
         first,
         second,
         leaf_level[some],
-        _entries(
-            geometry,
-            page[some],
-            space[some],
-            mapping.frame[some],
-            leaf_level[some],
-            machine.guest is not None,
-        ),
+        entry,
         walk_caches(machine, geometry, page[some], space[some], leaf_level[some]),
         page[some],
     )
@@ -279,9 +275,9 @@ def _level(
     chosen: NDArray[np.int64],
     number: NDArray[np.int64],
     tag: NDArray[np.int64],
-    tags: tuple[NDArray[np.int64], ...],
-    pde_number: NDArray[np.int64],
-    pde_tag: NDArray[np.int32],
+    tags: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    beside_number: NDArray[np.int64],
+    beside_tag: NDArray[np.int32],
 ) -> LevelTable:
     """Lay the arrays of a level one after the other; `chosen`, `number`, `tag` have a row for each kind."""
     sets, ways, base = _geometry_of(arrays)
@@ -289,10 +285,10 @@ def _level(
     for i, array in enumerate(arrays):
         here = chosen == i
         set_of[here] = base[i] + set_index(array.index, number[here], int(sets[i]))
-    pde_set = np.full(len(pde_number), -1, np.int32)
+    beside_set = np.full(beside_number.shape, -1, np.int32)
     for i, array in enumerate(arrays):
-        here = (chosen[0] == i) & (pde_number >= 0)
-        pde_set[here] = base[i] + set_index(array.index, pde_number[here], int(sets[i]))
+        here = (chosen[0] == i) & (beside_number >= 0)
+        beside_set[here] = base[i] + set_index(array.index, beside_number[here], int(sets[i]))
     return LevelTable(
         set_of,
         np.where(set_of < 0, -1, tag).astype(np.int32),
@@ -303,10 +299,26 @@ def _level(
         *tags,
         chosen,
         number,
-        pde_number,
-        pde_set,
-        pde_tag,
+        beside_number,
+        beside_set,
+        beside_tag,
     )
+
+
+def _beside(
+    page: NDArray[np.int64], leaf_level: NDArray[np.int8], entry: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Page numbers of what a guest's walk remembers, as of `Guest.walks_in_stlb`; -1 where there is none.
+
+    Returns
+    -------
+    ndarray of int64, shape (4, units)
+        The guest's PDE; the table that holds the leaf; the host's PDEs of that table, and of the frame.
+    """
+    order = SIZES["2M"] - 12
+    table = entry[leaf_level, np.arange(len(page))] >> 12
+    pde = np.where(leaf_level == 1, page >> order, -1)
+    return np.stack([pde, table, table >> order, entry[0] >> (12 + order)])
 
 
 def resized(level: LevelTable, arrays: list[Tlb]) -> LevelTable:
@@ -320,7 +332,7 @@ def resized(level: LevelTable, arrays: list[Tlb]) -> LevelTable:
     """
     tags = level.tag_space, level.tag_start, level.tag_end
     own = level.array_of, level.entry_number, level.tag_of.astype(np.int64)
-    return _level(arrays, *own, tags, level.pde_number, level.pde_tag)
+    return _level(arrays, *own, tags, level.beside_number, level.beside_tag)
 
 
 def walk_caches(

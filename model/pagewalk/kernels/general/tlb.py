@@ -23,10 +23,10 @@ class Level(NamedTuple):
     sets: int
     """Sets of one CPU; CPU c uses the sets from c * sets."""
     table: np.ndarray
-    pde_set: np.ndarray
-    """int32 (units,): set for the host's PDE of the unit's frame; -1: the level keeps none."""
-    pde_tag: np.ndarray
-    """int32 (units,)"""
+    beside_set: np.ndarray
+    """int32 (n, units): sets of what else a walk for the unit keeps at this level; -1: nothing."""
+    beside_tag: np.ndarray
+    """int32 (n, units)"""
 
 
 @jit
@@ -59,11 +59,10 @@ def replay_units(unit, kind, cpu, first, second, units_of_tag, inclusion, l1_mis
         else:
             stlb_missed[n2] = i
             n2 += 1
-            pde = second.pde_set[u]
-            if pde >= 0:
-                pde += c * second.sets
-                if not find(stlb, pde, second.pde_tag[u]):
-                    insert(stlb, pde, second.pde_tag[u])
+            for n in range(len(second.beside_set)):
+                s = second.beside_set[n, u]
+                if s >= 0 and not find(stlb, s + c * second.sets, second.beside_tag[n, u]):
+                    insert(stlb, s + c * second.sets, second.beside_tag[n, u])
             if s2 >= 0 and (inclusion != EXCLUSIVE or s1 < 0):
                 gone = insert(stlb, s2, t2)
                 if inclusion == INCLUSIVE and gone != EMPTY:

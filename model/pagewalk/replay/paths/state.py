@@ -54,8 +54,8 @@ def _level(table: LevelTable, cpus: int) -> Any:
         np.tile(table.cycles, cpus) if len(table.cycles) else np.zeros(1, np.int64),
         len(table.ways),
         _make(table.ways, table.policy, table.number, cpus),
-        table.pde_set,
-        table.pde_tag,
+        table.beside_set,
+        table.beside_tag,
     )
 
 

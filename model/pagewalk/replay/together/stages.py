@@ -206,4 +206,4 @@ def _no_first_level(tables: Tables) -> Any:
     nowhere = np.full(tables.first.set_of.shape, -1, np.int32)
     one = np.ones(1, np.int64)
     table = make(one, one * 0, one * 0)
-    return Level(nowhere, nowhere, np.zeros(1, np.int64), 0, table, nowhere[0], nowhere[0])
+    return Level(nowhere, nowhere, np.zeros(1, np.int64), 0, table, nowhere[:0], nowhere[:0])
