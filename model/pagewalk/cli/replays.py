@@ -163,4 +163,6 @@ def run(scenario: str, out: Path | None, list_: bool, json_file: str | None) -> 
     _answer(found, json_file)
     if json_file != "-":
         click.echo(f"\nFigures and result.json are in {folder}/")
-        click.echo(f"Next: pagewalk report {folder / 'result.json'}   (all of it as one page)")
+        click.echo(
+            f"Next: pagewalk report {shlex.quote(str(folder / 'result.json'))}   (all of it as one page)"
+        )
