@@ -2,8 +2,8 @@
 
 A thread is a generator that stops wherever it must wait for others. Between those places the threads of a
 warp, and the warps of a block, run in an order drawn anew each time, at times one warp far ahead of the
-others, so that a kernel whose result depends on it is found out; so is a vote or shuffle that not all lanes of
-a warp come to.
+others, so that a kernel whose result depends on it is found out; so is a vote or shuffle that not all lanes
+of a warp come to.
 """
 
 import ast

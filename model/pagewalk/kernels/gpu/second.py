@@ -148,7 +148,8 @@ def second_levels(narrow: bool, near: bool) -> Any:
                 words[np.uint32(walk_at + cache * size + slot)] = asked
             cuda.syncthreads()
 
-            for some in range(np.uint32(0), size, np.uint32(32)):
+            some = np.uint32(0)
+            while some < size:
                 base = np.uint32(pair_at + some)
                 in_set = np.uint32(pairs[np.uint32(base + lane)])
                 mine = in_set != ALL and in_set & others == warp
@@ -172,6 +173,7 @@ def second_levels(narrow: bool, near: bool) -> Any:
                         missed = np.uint32(moved & ~hit)
                 if mine:
                     words[np.uint32(left_at + some + lane)] = missed
+                some = np.uint32(some + LANES)
             cuda.syncthreads()
 
             if inside:
@@ -182,7 +184,8 @@ def second_levels(narrow: bool, near: bool) -> Any:
                 row = np.uint32(held_at + begin[cache] * LANES + lane)
                 counter = np.uint32(passed_at + cache * LANES + lane)
                 step, most = np.uint32(walk_at + cache * size), np.uint32(ways[cache] * LANES)
-                for some in range(np.uint32(0), size, np.uint32(32)):
+                some = np.uint32(0)
+                while some < size:
                     base = np.uint32(step + some)
                     asked = words[np.uint32(base + lane)]
                     mine = asked != ALL and (asked >> SIDE) & others == warp
@@ -215,6 +218,7 @@ def second_levels(narrow: bool, near: bool) -> Any:
                             left = looking
                     if mine:
                         words[np.uint32(left_at + some + lane)] = left
+                    some = np.uint32(some + LANES)
 
         cuda.syncthreads()
         if near:
