@@ -22,7 +22,7 @@ def record(out: Path | None, records: int | None, tool: str | None, command: tup
     """Run COMMAND under valgrind or DynamoRIO and write what it accesses as a trace folder.
 
     Write -- before COMMAND. Its memory map becomes the layout: anonymous memory is what the mapping pmd
-    maps with huge pages. A program runs some 50 to 100 times slower than alone.
+    maps with huge pages. Under valgrind a program runs some 50 to 100 times slower than alone.
     """
     from pagewalk.cli.traces import announce_compiling, written
     from pagewalk.trace.record.program import record
