@@ -116,10 +116,10 @@ def _lines(case: Outcome, every_row: bool) -> Iterable[RenderableType]:
         yield Padding(Text(said), (0, 0, 1, 2))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    table.add_column("", overflow="fold", min_width=24)
+    table.add_column("", overflow="fold", min_width=14)
     for name in ("measured", "predicted", "error"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", overflow="fold", min_width=7)
     for row in case.rows:
         table.add_row(label(row), *_cells(row))
     yield Padding(table, (0, 0, 1, 2))
