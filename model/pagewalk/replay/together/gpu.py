@@ -53,7 +53,7 @@ def find_gpu() -> Gpu:
     found = device()
     if found is None:
         raise BadInput(
-            "the GPU", "no NVIDIA GPU with a driver is here", "leave the option out; counts are the same"
+            "the GPU", "no NVIDIA GPU with a driver is here", "without --gpu, sweeps have the same counts"
         )
     return Gpu(found)
 
