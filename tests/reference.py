@@ -11,7 +11,7 @@ from typing import Any
 
 from pagewalk.hardware.machine import Machine, Psc, Tlb
 from pagewalk.linux.mapping import Mapping
-from pagewalk.trace.trace import FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP
+from pagewalk.trace.trace import FLUSH_LOCAL, FLUSH_RANGE, RUNNING, SWITCH, UNMAP
 from reference_caches import Caches, default_entry_address, default_host_address
 from reference_sets import Array, index_value
 
@@ -154,9 +154,12 @@ def happen(
 ) -> None:
     """One event on the CPUs that it names."""
     _, kind, target, space, start, end = event
-    counts["context_switches" if kind == SWITCH else "flushes"] += 1
+    if kind != RUNNING:
+        counts["context_switches" if kind == SWITCH else "flushes"] += 1
     for cpu in all_cpus if target < 0 else [all_cpus[target]]:
-        if kind == SWITCH:
+        if kind == RUNNING and machine.spaces.slots == 0:
+            continue
+        if kind in (SWITCH, RUNNING):
             counts["entries_flushed"] += switch_on(cpu, machine.spaces.slots, space)
         else:
             dropped, spent = flush_on(cpu, machine, kind, start, end, base, moved)

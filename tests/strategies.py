@@ -16,6 +16,7 @@ from pagewalk.trace.trace import (
     FLUSH_ALL,
     FLUSH_LOCAL,
     FLUSH_RANGE,
+    RUNNING,
     STORE,
     SWITCH,
     UNMAP,
@@ -336,7 +337,7 @@ def mappings(draw: st.DrawFn, *, with_spaces: bool = False, geometry: Geometry =
 @st.composite
 def events(draw: st.DrawFn, accesses: int, pages: Any, cpus: int, with_spaces: bool) -> Any:
     """Flushes, unmappings and switches over a trace, sorted by position."""
-    kinds = [FLUSH_ALL, FLUSH_LOCAL, FLUSH_RANGE, UNMAP] + [SWITCH] * 4 * with_spaces
+    kinds = [FLUSH_ALL, FLUSH_LOCAL, FLUSH_RANGE, UNMAP] + [SWITCH, SWITCH, SWITCH, RUNNING] * with_spaces
     rows = []
     for position in sorted(draw(st.lists(st.integers(0, accesses), max_size=8))):
         at = int(pages[draw(st.integers(0, len(pages) - 1))]) << 12

@@ -13,7 +13,7 @@ from pagewalk.replay.engine import replay
 from pagewalk.study.sampling import windows
 from pagewalk.trace.cut import Wanted, cut
 from pagewalk.trace.open import open_trace
-from pagewalk.trace.trace import SWITCH, from_addresses
+from pagewalk.trace.trace import RUNNING, SWITCH, from_addresses
 from reference import LOAD, STORE, simulate
 
 ADDRESSES = [
@@ -142,12 +142,11 @@ def test_a_folder_and_info_tell_processes_and_cpus_apart(several, pagewalk):
     assert trace.cpus == 2
     found = sorted(zip(trace.pages.tolist(), trace.spaces.tolist(), strict=True))
     assert found == [(0x1, 1), (0x1, 2), (0xFFFF_C900_0000_0, 0)]  # the kernel's is shared by all
-    assert [(int(e["position"]), int(e["cpu"]), int(e["space"])) for e in trace.events] == [
-        (4, 0, 1),  # who was there from the start
-        (4, 0, 2),
-        (6, 0, 1),
+    assert [(int(e["position"]), int(e["cpu"]), int(e["space"]), int(e["kind"])) for e in trace.events] == [
+        (4, 0, 1, RUNNING),  # who was there from the start
+        (4, 0, 2, SWITCH),
+        (6, 0, 1, SWITCH),
     ]
-    assert set(trace.events["kind"].tolist()) == {SWITCH}
     info = json.loads(pagewalk("trace", "info", several, "--json", "-"))
     assert info["records_by_cpu"] == [6, 3]
     assert {part["name"]: part["accesses"] for part in info["spaces"]} == {"0": 4, "1": 2, "2": 3}
@@ -171,8 +170,9 @@ def test_a_switch_keeps_what_the_machine_tags(several, machine, missed):
     hardware, trace = load(machine), open_trace(several)
     mapping = map_trace(trace.pages, None, "base", spaces=trace.spaces)
     found = []
-    replay(trace, mapping, hardware, on_misses=lambda l1, stlb: found.extend(stlb.tolist()))
+    counts = replay(trace, mapping, hardware, on_misses=lambda l1, stlb: found.extend(stlb.tolist())).counts
     assert found == missed
+    assert counts["context_switches"] == 2  # CPU 0 goes to 72 and back; CPU 1 stays with 72
     (chunk,) = trace.chunks("cpu", "flags")
     oracle = simulate(
         hardware,

@@ -18,9 +18,9 @@ CHUNK = 1 << 20
 SIZE_MASK, STORE, KERNEL, FETCH = 0x07, 0x08, 0x10, 0x20
 """Bits of the flags column: log2 of the size in bytes, store, kernel code, instruction fetch."""
 
-FLUSH_ALL, FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP = range(5)
+FLUSH_ALL, FLUSH_LOCAL, FLUSH_RANGE, SWITCH, UNMAP, RUNNING = range(6)
 """Kinds of event: everything; all but global entries; an address range; a context switch to `space`;
-an address range that is unmapped."""
+an address range that is unmapped; `space` has run on the CPU until now, since before the trace began."""
 
 EVENT = np.dtype(
     [("position", "<u8"), ("kind", "u1"), ("cpu", "<i2"), ("space", "<u2"), ("start", "<u8"), ("end", "<u8")]

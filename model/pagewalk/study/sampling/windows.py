@@ -18,7 +18,7 @@ from pagewalk.errors import BadInput
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.tables import dense, translate
-from pagewalk.trace.trace import EVENT, FETCH, FLUSH_ALL, SWITCH, Trace, from_pages
+from pagewalk.trace.trace import EVENT, FETCH, FLUSH_ALL, RUNNING, SWITCH, Trace, from_pages
 
 PARTS = 50
 """Windows of a sample; ours, as are the other figures here."""
@@ -325,7 +325,7 @@ class _Reader:
 def _residents(past: NDArray[np.void], cpus: int) -> NDArray[np.void]:
     """Switches that leave each CPU with the address spaces that it ran last, in that order."""
     found = [np.zeros(0, EVENT)]
-    switches = past[past["kind"] == SWITCH]
+    switches = past[np.isin(past["kind"], (SWITCH, RUNNING))]
     for cpu in range(cpus):
         mine = switches[(switches["cpu"] < 0) | (switches["cpu"] == cpu)]
         latest = len(mine) - 1 - np.unique(mine["space"][::-1], return_index=True)[1]

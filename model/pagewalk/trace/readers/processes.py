@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
 from pagewalk.trace.encode import RawChunk
-from pagewalk.trace.trace import EVENT, SWITCH
+from pagewalk.trace.trace import EVENT, RUNNING, SWITCH
 
 MOST = 1 << 16
 """Address spaces that a trace can tell apart, 0 among them."""
@@ -52,19 +52,19 @@ class Processes:
         return chunk._replace(space=space)
 
     def switched(self, chunk: RawChunk) -> RawChunk:
-        """Add an event wherever a CPU goes on in another space than its last; the kernel's is none.
+        """Add a switch wherever a CPU goes on in another space than its last; the kernel's is none.
 
-        A CPU's first switch follows one to the space that it began in, at the same place: a machine that
-        keeps the entries of so many spaces then counts that one among them.
+        At the place of a CPU's first switch an event before it names the space that the CPU began in: a
+        machine that keeps the entries of so many spaces then counts that one among them.
         """
         from pagewalk.kernels.trace.processes import switches
 
         assert chunk.space is not None
         cpus = np.zeros(len(chunk.space), np.uint8) if chunk.cpu is None else chunk.cpu
         room = len(chunk.space) + CPUS
-        at, to = np.empty(room, np.int32), np.empty(room, np.uint16)
-        count = switches(chunk.space, cpus, self._running, self._known, at, to)
+        at, to, began = np.empty(room, np.int32), np.empty(room, np.uint16), np.empty(room, np.bool_)
+        count = switches(chunk.space, cpus, self._running, self._known, at, to, began)
         events = np.zeros(count, EVENT)
         events["position"], events["space"], events["cpu"] = at[:count], to[:count], cpus[at[:count]]
-        events["kind"] = SWITCH
+        events["kind"] = np.where(began[:count], RUNNING, SWITCH)
         return chunk._replace(events=events)

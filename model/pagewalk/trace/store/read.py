@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pagewalk.errors import BadInput
 from pagewalk.trace.store import columns
 from pagewalk.trace.store.columns import Array, Column
-from pagewalk.trace.trace import EVENT, SWITCH, UNMAP, Chunk, Trace
+from pagewalk.trace.trace import EVENT, RUNNING, SWITCH, Chunk, Trace
 
 SCHEMA = "pagewalk.trace/1"
 """What ``meta.json`` of our own folders says under "schema"; recorders' folders say "format": 1."""
@@ -206,9 +206,10 @@ def _events(path: Path, accesses: int, cpus: int) -> NDArray[np.void] | None:
     faults = {
         "lies after the last record": position > accesses,
         "lies before the event above it": np.append(False, position[1:] < position[:-1])[: len(events)],
-        "is of an unknown kind": events["kind"] > UNMAP,
+        "is of an unknown kind": events["kind"] > RUNNING,
         f"is on none of the CPUs 0 to {cpus - 1}": events["cpu"] >= cpus,
-        "ends before it starts": (events["end"] < events["start"]) & (events["kind"] != SWITCH),
+        "ends before it starts": (events["end"] < events["start"])
+        & ~np.isin(events["kind"], (SWITCH, RUNNING)),
     }
     for fault, where in faults.items():
         if where.any():
