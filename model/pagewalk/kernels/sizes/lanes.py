@@ -7,6 +7,7 @@ vector code in its place.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -28,19 +29,26 @@ STEP = 64
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-def ask(looking: Any, table: Any, depth: Any) -> None:
-    """Let the lanes of a table look whose ways do not reach to `depth`, and no others of the table.
+def ask(looking: Any, depth: Any, miss: Any) -> bool:
+    """Let those lanes look whose ways do not reach to the depth in their table, and no others.
 
     Parameters
     ----------
     looking : ndarray of uint8 or uint16, shape (LANES,)
-    table : int
-    depth : int
+    depth : ndarray of uint8, shape (misses, TABLES)
         0 to `WAYS`.
+    miss : int
+        Row of `depth`.
+
+    Returns
+    -------
+    bool
+        Whether any lane is looking.
     """
-    lanes = looking[table * WAYS : table * WAYS + WAYS]
-    lanes[:] = 0
-    lanes[:depth] = ~lanes[:depth]
+    tables = looking.reshape(TABLES, WAYS)
+    tables[:] = 0
+    tables[np.arange(WAYS) < depth[miss, :, None]] = np.iinfo(looking.dtype).max
+    return bool(depth[miss].any())
 
 
 def look_up(held: Any, row: Any, ways: Any, key: Any, looking: Any, passed: Any, count: Any) -> bool:
@@ -91,25 +99,32 @@ def _any(builder: Any, lanes: Any) -> Any:
 
 
 @intrinsic
-def _vector_ask(typing: Any, looking: Any, table: Any, depth: Any) -> Any:
+def _vector_ask(typing: Any, looking: Any, depth: Any, miss: Any) -> Any:
     lane = ir.IntType(looking.dtype.bitwidth)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(looking)(context, builder, args[0]).data
-        ways = ir.Constant(ir.VectorType(lane, WAYS), list(range(WAYS)))
-        behind = builder.icmp_unsigned("<", ways, _splat(builder, builder.trunc(args[2], lane), WAYS))
-        place = builder.gep(data, [builder.mul(args[1], _I64(WAYS))])
-        mask = builder.sext(behind, ways.type)
-        builder.store(mask, builder.bitcast(place, ways.type.as_pointer()), align=lane.width // 8)
-        return context.get_dummy_value()
+        rows = context.make_array(depth)(context, builder, args[1]).data
+        kind = ir.VectorType(ir.IntType(8), TABLES)
+        row = builder.gep(rows, [builder.mul(args[2], _I64(TABLES))])
+        depths = builder.load(builder.bitcast(row, kind.as_pointer()), align=1)
+        at = builder.bitcast(data, ir.VectorType(lane, STEP).as_pointer())
+        ways = ir.Constant(ir.VectorType(ir.IntType(8), STEP), list(range(WAYS)) * (STEP // WAYS))
+        for step in range(LANES // STEP):
+            of_table = [step * STEP // WAYS + i // WAYS for i in range(STEP)]
+            pick = ir.Constant(ir.VectorType(_I32, STEP), of_table)
+            behind = builder.icmp_unsigned("<", ways, builder.shuffle_vector(depths, depths, pick))
+            mask = builder.sext(behind, ir.VectorType(lane, STEP))
+            builder.store(mask, builder.gep(at, [_I64(step)]), align=lane.width // 8)
+        return _any(builder, depths)
 
-    return types.none(looking, types.int64, types.int64), code
+    return types.boolean(looking, depth, types.int64), code
 
 
-@overload(ask)
-def _ask(looking: Any, table: Any, depth: Any) -> Callable[..., Any]:
-    def form(looking: Any, table: Any, depth: Any) -> Any:
-        return _vector_ask(looking, table, depth)  # type: ignore[call-arg]
+@overload(ask, inline="always")
+def _ask(looking: Any, depth: Any, miss: Any) -> Callable[..., Any]:
+    def form(looking: Any, depth: Any, miss: Any) -> Any:
+        return _vector_ask(looking, depth, miss)  # type: ignore[call-arg]
 
     return form
 
@@ -138,32 +153,36 @@ def _vector_look_up(
         with cgutils.for_range(builder, _I64(LANES // STEP)) as blocks:
             first = builder.mul(blocks.index, _I64(STEP))
             here = at(data[1], first)
-            builder.store(keys, pushed)
-            builder.store(builder.load(here, align=align), left)
+            looks = builder.load(here, align=align)
             start = builder.add(first, builder.mul(args[1], _I64(LANES)))
-            with cgutils.for_range(builder, args[2]) as each:
-                with builder.if_then(builder.not_(_any(builder, builder.load(left)))):
-                    each.do_break()
-                place = at(data[0], builder.add(start, builder.mul(each.index, _I64(LANES))))
-                old, looks = builder.load(place, align=align), builder.load(left)
-                # not a select, of which LLVM makes a masked store, which cannot be forwarded to a load
-                moved = builder.and_(builder.load(pushed), looks)
-                stays = builder.and_(old, builder.not_(looks))
-                builder.store(builder.or_(moved, stays), place, align=align)
-                builder.store(old, pushed)
-                found = builder.icmp_signed("==", old, keys)
-                builder.store(builder.select(found, none, looks), left)
-            looks = builder.load(left)
-            builder.store(looks, here, align=align)
-            counter = at(data[2], builder.add(first, builder.mul(args[6], _I64(LANES))))
-            builder.store(builder.sub(builder.load(counter, align=align), looks), counter, align=align)
-            builder.store(builder.or_(builder.load(still), looks), still)
+            front = builder.load(at(data[0], start), align=align)
+            behind = builder.select(builder.icmp_signed("==", front, keys), none, looks)
+            # as if all were in front; `behind` itself would become a masked store, too
+            builder.store(none, here, align=align)
+            with builder.if_then(_any(builder, behind)):
+                builder.store(keys, pushed)
+                builder.store(looks, left)
+                with cgutils.for_range(builder, args[2]) as each:
+                    place = at(data[0], builder.add(start, builder.mul(each.index, _I64(LANES))))
+                    old, looks = builder.load(place, align=align), builder.load(left)
+                    # no select, of which LLVM makes a masked store, which cannot be forwarded to a load
+                    moved = builder.and_(builder.load(pushed), looks)
+                    stays = builder.and_(old, builder.not_(looks))
+                    builder.store(builder.or_(moved, stays), place, align=align)
+                    builder.store(old, pushed)
+                    found = builder.icmp_signed("==", old, keys)
+                    builder.store(builder.select(found, none, looks), left)
+                looks = builder.load(left)
+                builder.store(looks, here, align=align)
+                counter = at(data[2], builder.add(first, builder.mul(args[6], _I64(LANES))))
+                builder.store(builder.sub(builder.load(counter, align=align), looks), counter, align=align)
+                builder.store(builder.or_(builder.load(still), looks), still)
         return _any(builder, builder.load(still))
 
     return types.boolean(held, types.int64, types.int64, held.dtype, looking, passed, types.int64), code
 
 
-@overload(look_up)
+@overload(look_up, inline="always")
 def _look_up(
     held: Any, row: Any, ways: Any, key: Any, looking: Any, passed: Any, count: Any
 ) -> Callable[..., Any]:

@@ -55,13 +55,14 @@ class Walks(NamedTuple):
 
 
 @inline
-def _sets(set_of, block, sets):
-    """Write for each miss of a block its set in every table, table after table."""
+def _sets(set_of, class_of, block, sets, kind):
+    """Write for each miss of a block its class, and its set in every table, table after table."""
     not_inlined()
     j = np.uint64(0)
     here = block[j]
     while here >= 0:
         unit = np.uint64(here >> NUMBER_AT)
+        kind[j] = class_of[unit]
         for table in range(TABLES):
             sets[table, j] = set_of[unit, table]
         j += ONE
@@ -69,15 +70,17 @@ def _sets(set_of, block, sets):
 
 
 @inline
-def _depths(lanes, first, sets, block, depth):
-    """Send a block through the rows of one table, that begin with row `first`."""
+def _depths(lanes, first, sets, block, kind, table, depth, counted):
+    """Send a block through the rows of one table, which begin at `first`; note depths and count them."""
     not_inlined()
     j = np.uint64(0)
     here = block[j]
     while here >= 0:
         row = first + np.uint64(sets[j])
         lane = np.uint64(front(lanes, row * MOST, np.int32(here >> NUMBER_AT), WAYS))
-        depth[j] = min(lane, MOST)
+        lane = min(lane, MOST)
+        depth[j, table] = lane
+        counted[kind[j], table, lane] += 1
         j += ONE
         here = block[j]
 
@@ -118,7 +121,8 @@ def many_levels(page, place, class_of, l1, last, seconds, walks):
     tables, caches = len(seconds.first), len(walks.ways)
     classes = len(seconds.depths)
     block = np.empty(ROOM, np.int64)
-    sets, depth = np.empty((TABLES, ROOM), np.uint16), np.empty((tables, ROOM), np.uint8)
+    sets, kind = np.empty((TABLES, ROOM), np.uint16), np.empty(ROOM, np.int8)
+    depth = np.zeros((ROOM, TABLES), np.uint8)
     looking = np.zeros(LANES, walks.held.dtype)
     few = np.zeros((classes * caches, LANES), walks.held.dtype)
     added = 0
@@ -126,24 +130,19 @@ def many_levels(page, place, class_of, l1, last, seconds, walks):
     while start < len(page):
         start, n = l1_block(l1, page, start, last[0], place, block, None)
         l1_misses += n
-        _sets(seconds.set_of, block, sets)
+        _sets(seconds.set_of, class_of, block, sets, kind)
         for table in range(tables):
-            _depths(seconds.lanes, seconds.first[table], sets[table], block, depth[table])
+            first = seconds.first[table]
+            _depths(seconds.lanes, first, sets[table], block, kind, table, depth, seconds.depths)
+        if caches == 0:
+            continue
         for j in range(n):
             unit = np.uint64(block[j] >> NUMBER_AT)
-            kind = class_of[unit]
-            deepest = 0
-            for table in range(tables):
-                d = depth[table, j]
-                seconds.depths[kind, table, d] += 1
-                deepest = max(deepest, d)
-                if caches > 0:
-                    ask(looking, table, d)
             cache = np.int64(walks.first[unit])
-            missing = deepest > 0
+            missing = ask(looking, depth, j)
             while missing and cache < caches:
                 row, ways, key = walks.row[cache, unit], walks.ways[cache], walks.key[cache, unit]
-                missing = look_up(walks.held, row, ways, key, looking, few, kind * caches + cache)
+                missing = look_up(walks.held, row, ways, key, looking, few, kind[j] * caches + cache)
                 cache += 1
             added += 1
             if added == FULL:
