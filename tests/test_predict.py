@@ -111,6 +111,15 @@ def test_packed_frames_follow_the_order_of_addresses():
     assert (np.diff(scattered.frame) != 1).any()
 
 
+def test_pairs_of_frames_lie_together():
+    """Every second page follows its neighbour, and begins at an even frame; pairs lie anywhere."""
+    pattern = Chase(pages=40, stride=1 << 14, frames="pairs")
+    frame = mapped(chase(pattern, X86), pattern, X86).frame
+    assert (frame[::2] % 2 == 0).all()
+    assert (frame[1::2] == frame[::2] + 1).all()
+    assert len(np.unique(frame >> 9)) > 10
+
+
 def test_filled_frames_lie_as_far_apart_as_their_pages():
     """Every fourth page of a buffer written in full has every fourth frame; updates fill their table."""
     pattern = Chase(pages=6, stride=1 << 14, frames="filled")

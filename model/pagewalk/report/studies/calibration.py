@@ -71,10 +71,11 @@ def _percent(share: float) -> str:
 def figure(found: Calibration) -> Figure:
     """Measured times and the fitted model, stride by stride; and the held-out chases against prediction."""
     first, second = found.tlb.first, found.tlb.second
+    shared = ", shared with what walks remember" * second.shared
     drawn = canvas(
         verdict(found),
-        f"{found.here.processor}. Dots: measured. Lines: {first.entries} L1 entries, {second.sets} sets of "
-        f"{second.ways} in the second level ({second.set_index}, {second.policy}), and the data read.",
+        f"{found.here.processor}. Dots: measured. Lines: {first.entries} L1 entries, {second.sets} sets "
+        f"of {second.ways} in the second level ({second.set_index}, {second.policy}{shared}), the data read.",
         5.2,
     )
     strides = sorted({point.pattern.stride for point in found.points["tlb"]})

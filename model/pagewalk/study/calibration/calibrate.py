@@ -1,5 +1,6 @@
 """Measure this machine, work out its machine file, and try that on chases that no fit used."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,13 +83,16 @@ def worked_out(found: Here, measured: Measured) -> Calibration:
     derive.near_caches(draft, points)
     tlb, data = derive.tlbs(draft, points["tlb"])
     derive.guest(draft, points, measured.huge, tlb)
-    derive.walk(draft, points)
-    derive.far_caches(draft, points)
     derive.pde_reach(draft, points, float(np.median(data)))
+    rough = copy.deepcopy(draft)
+    derive.walk(rough, points, "packed")
+    derive.far_caches(rough, points)
+    lie = derive.frames(rough, points, tlb.second.shared)
+    derive.walk(draft, points, lie)
+    derive.far_caches(draft, points)
     derive.walkers(draft, points)
     derive.counters(draft, measured.counted)
     machine = draft.machine()
-    lie = derive.frames(draft, points)
     tried = [
         p if p.pattern.leaf == "2M" else p._replace(pattern=replace(p.pattern, frames=lie))
         for p in points["held out"]

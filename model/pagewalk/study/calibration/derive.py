@@ -5,6 +5,7 @@ the data reads; what a walk takes besides its reads, the far cache and memory, s
 all that is known by then, gives the measured time.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -13,8 +14,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pagewalk.hardware.load import build, load
-from pagewalk.hardware.machine import Machine
-from pagewalk.study.calibration.fit import NEARLY, Fit, fit, misses_of_a_set, near
+from pagewalk.hardware.machine import Machine, Tlb
+from pagewalk.study.calibration.fit import NEARLY, Fit, candidates, fit, near
+from pagewalk.study.calibration.geometry import misses_of_a_set
 from pagewalk.study.calibration.timed.here import Here
 from pagewalk.study.calibration.timed.plan import Points
 from pagewalk.study.calibration.timed.timing import MULTIPLY_CYCLES, Point
@@ -28,6 +30,9 @@ WHOLE = 0.9
 """Share of the last cache from which it counts as this CPU's alone. Ours."""
 
 TWO_MIB = 1 << 21
+
+Lie = Literal["packed", "pairs", "scattered"]
+LIES: tuple[Lie, ...] = ("packed", "pairs", "scattered")
 
 
 class Value(NamedTuple):
@@ -139,18 +144,21 @@ def tlbs(draft: Draft, points: Sequence[Point]) -> tuple[Fit, NDArray[np.float64
     total = np.array([p.cycles for p in points])
     shapes = [(p.pattern.pages, p.pattern.stride >> 12) for p in points]
     data += float(np.median((total - data)[:5]))
-    found = fit(shapes, total - data, total)
+    arrays = _arrays(machine, 2)
+    known = candidates(shapes, arrays[0].entries if draft.here.guest and len(arrays) == 1 else 0)
+    found = fit(known, total - data, total)
     first, second = found.first, found.second
     how = f"{len(points)} chases over 4K pages, explained within {found.error:.1%} (root mean square)"
     for name, chosen, level in (("L1 DTLB", first, 1), ("L2 TLB", second, 2)):
-        also = near(level, found, shapes, total - data, total)
+        also = near(level, found, known, total - data, total)
         entries = [g.entries for g in also]
         draft.values[f"{name} entries"] = Value(chosen.entries, min(entries), max(entries), how)
         draft.values[f"{name} ways"] = Value(
             chosen.ways if chosen.sets > 1 else chosen.entries,
             min(g.ways for g in also),
             max(g.ways for g in also),
-            f"{chosen.sets} sets, {chosen.set_index} index, {chosen.policy} replacement",
+            f"{chosen.sets} sets, {chosen.set_index} index, {chosen.policy} replacement"
+            + ", shared with what walks remember" * chosen.shared,
         )
         _put_array(draft, machine, name, level, found, how)
     spread = float(np.median([p.spread for p in points]))
@@ -164,19 +172,22 @@ def tlbs(draft: Draft, points: Sequence[Point]) -> tuple[Fit, NDArray[np.float64
     return found, data
 
 
-def _put_array(draft: Draft, machine: Machine, name: str, level: int, found: Fit, how: str) -> None:
-    arrays = [
+def _arrays(machine: Machine, level: int) -> list[Tlb]:
+    """The arrays of a level that hold 4K pages of loads."""
+    return [
         t for t in machine.tlb if t.level == level and "load" in t.serves and (not t.holds or "4K" in t.holds)
     ]
+
+
+def _put_array(draft: Draft, machine: Machine, name: str, level: int, found: Fit, how: str) -> None:
+    arrays = _arrays(machine, level)
     if len(arrays) != 1:
         why = f"{len(arrays)} arrays share 4K pages; {found.second.entries} entries were seen in all"
         draft.missing[f"{name} of the preset"] = why
         return
     g = found.first if level == 1 else found.second
-    bits = g.sets.bit_length() - 1
-    index = f"VPN[{bits - 1}:0] ^ VPN[{2 * bits - 1}:{bits}]" if g.set_index == "xor" else "modulo"
     figures: dict[str, object] = {
-        "entries": g.entries, "ways": g.ways if g.sets > 1 else 0, "index": index, "policy": g.policy,
+        "entries": g.entries, "ways": g.ways if g.sets > 1 else 0, "index": g.expression, "policy": g.policy,
     }  # fmt: skip
     if level == 2:
         figures["hit_cycles"] = round(found.hit_cycles)
@@ -192,7 +203,8 @@ def guest(draft: Draft, points: Points, huge: float, tlb: Fit) -> None:
     small = extra > tlb.hit_cycles / 2 and tlb.first.entries < 128
     how = f"128 4K pages of one 2M page take {extra:.1f} cycles more than a cache hit"
     if draft.here.guest:
-        draft.put("guest", "", how, **_host("4K" if small else "2M"))
+        shared = {"walks_in_stlb": True} if small and tlb.second.shared else {}
+        draft.put("guest", "", how, **_host("4K" if small else "2M"), **shared)
         draft.values["host leaf in bytes"] = Value(4096 if small else TWO_MIB, 4096, TWO_MIB, how)
     if small:
         draft.missing["2M entries of the TLBs"] = f"2M pages get no 2M entries: {how}"
@@ -229,13 +241,13 @@ def _host(leaf: str) -> dict[str, Any]:
     }
 
 
-def walk(draft: Draft, points: Points) -> None:
+def walk(draft: Draft, points: Points, lie: Lie) -> None:
     """What a walk takes besides its reads: the rest, when the model knows all else."""
     draft.put("walker", "", "chases that walk on every access", start_cycles=0)
     machine = draft.machine()
     rest = []
     for point in points["walking"]:
-        said = predict(point.pattern, machine).figures
+        said = predict(replace(point.pattern, frames=lie), machine).figures
         rest.append((point.cycles - said["cycles"]) / max(said["stlb_misses"], 0.01))
     start = float(np.median(rest))
     how = f"chases over {points['walking'][0].pattern.pages} pages and more at 64K stride"
@@ -315,18 +327,31 @@ def _solve(draft: Draft, points: Sequence[Point], table: str, name: str) -> None
     draft.put(table, name, how, latency_cycles=max(round(min(found)), near))
 
 
-def frames(draft: Draft, points: Points) -> Literal["packed", "scattered"]:
+def frames(draft: Draft, points: Points, shared: bool) -> Lie:
     """How 4K pages of this process lie in physical memory: as the model fits chases over more than L2 holds.
 
-    In a guest, neighbours share lines of the host's tables where their frames are neighbours too; memory
-    that was cut up by what ran before gives each page a line of its own.
+    In a guest, neighbours share lines of the host's tables where their frames are neighbours too; memory that
+    was cut up by what ran before gives each page, or each two, a line and a PDE of their own.
+
+    Parameters
+    ----------
+    draft : Draft
+        That knows the far caches.
+    points : Points
+    shared : bool
+        What walks remember was seen among translations, so that memory is cut up.
     """
-    machine, wrong = draft.machine(), dict[Literal["packed", "scattered"], float]()
-    for lie in ("packed", "scattered"):
+    if shared:
+        return "scattered"
+    wrong: dict[Lie, float] = {}
+    for lie in LIES:
+        tried = copy.deepcopy(draft)
+        walk(tried, points, lie)
+        machine = tried.machine()
         said = [predict(replace(p.pattern, frames=lie), machine).figures["cycles"] for p in points["frames"]]
         errors = [cycles / p.cycles - 1 for cycles, p in zip(said, points["frames"], strict=True)]
         wrong[lie] = float(np.sqrt(np.square(errors).mean()))
-    return min(wrong, key=lambda lie: wrong[lie])
+    return min(LIES, key=lambda lie: wrong[lie])
 
 
 def pde_reach(draft: Draft, points: Points, data: float) -> None:
@@ -352,6 +377,10 @@ def pde_reach(draft: Draft, points: Points, data: float) -> None:
         return
     entries = 1 << round(float(np.log2((low * high) ** 0.5 / TWO_MIB)))
     draft.put("psc", pde.name, how, entries=entries, ways=min(entries, pde.ways or entries))
+    for psc in draft.file.get("guest", {}).get("host_psc", []):
+        if psc["level"] == 2:
+            psc["entries"] = entries
+            psc["assumed"] = psc["assumed"] | {"entries": "ours: as many as were measured of the guest's"}
 
 
 def walkers(draft: Draft, points: Points) -> None:

@@ -1,43 +1,18 @@
 """TLB geometry from timed chases: the sets, ways, index and replacement whose misses explain the time best.
 
-Under a cyclic order and recency replacement a page misses if, and only if, more pages fall into its set than
-it has ways; under random replacement a closed form gives the share (the reference's section 6.1, rules 3 and
-4). So each candidate predicts, for each number of pages and stride, which accesses miss. What an access takes
-over its data read is then h times the L1 misses plus w times the misses of both levels; least squares gives h
-and w of each pair of candidates, and the pair with the least error is the answer.
+Each candidate predicts, for each number of pages and stride, which share of the accesses misses
+(`pagewalk.study.calibration.geometry`). What an access takes over its data read is then h times the L1 misses
+plus w times the misses of both levels; least squares gives h and w of each pair of candidates, and the pair
+with the least error is the answer.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Shape = tuple[int, int]
-"""Pages of a chase, and its stride in pages."""
-
-
-class Geometry(NamedTuple):
-    """A candidate TLB array.
-
-    Attributes
-    ----------
-    sets, ways : int
-    set_index : {"modulo", "xor"}
-        Plain low page-number bits; those, exclusive-or the bits above them.
-    policy : {"lru", "random"}
-    """
-
-    sets: int
-    ways: int
-    set_index: Literal["modulo", "xor"] = "modulo"
-    policy: Literal["lru", "random"] = "lru"
-
-    @property
-    def entries(self) -> int:
-        """Pages that it holds."""
-        return self.sets * self.ways
+from pagewalk.study.calibration.geometry import Geometry, Shape, miss_shares
 
 
 class Fit(NamedTuple):
@@ -63,84 +38,85 @@ class Fit(NamedTuple):
 
 
 FULL = [Geometry(1, entries) for entries in (*range(16, 132, 4), 160, 192)]
+INDICES: tuple[Literal["modulo", "xor", "split"], ...] = ("modulo", "xor", "split")
+POLICIES: tuple[Literal["lru", "tree-plru", "random"], ...] = ("lru", "tree-plru", "random")
 PARTS = [
     Geometry(1 << bits, ways, index, policy)
     for bits in range(1, 10)
     for ways in (*range(1, 25), 32)
-    for index in ("modulo", "xor")
-    for policy in ("lru", "random")
+    for index in INDICES
+    for policy in POLICIES
+    if (index != "split" or bits > 1) and (policy != "tree-plru" or ways & (ways - 1))
 ]
 FIRST = [g for g in FULL + PARTS if 8 <= g.entries <= 256 and g.policy == "lru" and g.set_index == "modulo"]
 SECOND = [g for g in PARTS if 256 <= g.entries <= 8192]
-"""Candidates of each level. Ours: beyond every processor of the presets, in both directions."""
+"""Candidates of each level. Ours: beyond every processor of the presets, in both directions. A tree whose
+ways are a power of two is left out: under a cyclic order it misses as true LRU does."""
 
 NEARLY = 1.1
 """A geometry whose error is at most this times the least may as well be the right one. Ours."""
 
 
-def miss_shares(geometries: Sequence[Geometry], shapes: Sequence[Shape]) -> NDArray[np.float64]:
-    """Share of accesses that miss, once a chase is warm.
+class Candidates(NamedTuple):
+    """Arrays of both levels, and the share of each chase's accesses that miss in each.
 
-    Returns
-    -------
-    ndarray of float64, shape (geometries, shapes)
+    Attributes
+    ----------
+    first, second : list of Geometry
+    first_missed, second_missed : ndarray of float64, shape (arrays, chases)
     """
-    shares = np.empty((len(geometries), len(shapes)))
-    for column, (pages, stride) in enumerate(shapes):
-        crowds: dict[tuple[int, str], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        number = np.arange(pages, dtype=np.int64) * stride
-        for row, g in enumerate(geometries):
-            if (g.sets, g.set_index) not in crowds:
-                hashed = number ^ (number >> (g.sets.bit_length() - 1)) if g.set_index == "xor" else number
-                crowds[g.sets, g.set_index] = np.unique_counts(np.bincount(hashed & (g.sets - 1)))
-            crowd, times = crowds[g.sets, g.set_index]
-            each = [misses_of_a_set(int(pages_in), g.ways, g.policy) for pages_in in crowd]
-            shares[row, column] = float(np.dot(each, times)) / pages
-    return shares
+
+    first: list[Geometry]
+    second: list[Geometry]
+    first_missed: NDArray[np.float64]
+    second_missed: NDArray[np.float64]
 
 
-@cache
-def misses_of_a_set(pages: int, ways: int, policy: str) -> float:
-    """Misses in a round over the pages that share a set."""
-    if pages <= ways:
-        return 0.0
-    if policy == "lru":
-        return float(pages)
-    share, before = 1.0, 0.0
-    while abs(share - before) > 1e-6:
-        share, before = 1 - (1 - 1 / ways) ** ((pages - 1) * share), share
-    return pages * share
-
-
-def fit(shapes: Sequence[Shape], extra: NDArray[np.float64], total: NDArray[np.float64]) -> Fit:
-    """Find the pair of geometries, and the two costs, that explain the times best.
+def candidates(shapes: Sequence[Shape], shared_entries: int = 0) -> Candidates:
+    """All candidates.
 
     Parameters
     ----------
     shapes : sequence of (int, int)
-    extra : ndarray of float64
+        Of the chases.
+    shared_entries : int
+        Entries that the second level is documented to have, if the host's PDEs may lie among them; else 0.
+        Sharing makes a level look smaller, so no other size is tried with it.
+    """
+    shared = [g._replace(shared=True) for g in SECOND if g.entries == shared_entries and g.policy != "random"]
+    second = SECOND + shared
+    return Candidates(FIRST, second, miss_shares(FIRST, shapes), miss_shares(second, shapes))
+
+
+def fit(known: Candidates, extra: NDArray[np.float64], total: NDArray[np.float64]) -> Fit:
+    """Find the pair of geometries, and the two costs, that explain the times best.
+
+    Parameters
+    ----------
+    known : Candidates
+    extra : ndarray of float64, shape (chases,)
         Cycles an access over its data read.
-    total : ndarray of float64
+    total : ndarray of float64, shape (chases,)
         Cycles an access; errors count relative to it.
     """
-    m1, m2 = miss_shares(FIRST, shapes), miss_shares(SECOND, shapes)
+    m1, m2 = known.first_missed, known.second_missed
     h, w, left = _least_squares(m1, m2, extra, total)
     i, j = (int(place) for place in np.unravel_index(np.argmin(left), left.shape))
     explained = h[i, j] * m1[i] + w[i, j] * m1[i] * m2[j]
-    return Fit(FIRST[i], SECOND[j], float(h[i, j]), float(w[i, j]), explained, float(left[i, j]))
+    costs = float(h[i, j]), float(w[i, j])
+    return Fit(known.first[i], known.second[j], *costs, explained, float(left[i, j]))
 
 
 def near(
-    level: int,
-    found: Fit,
-    shapes: Sequence[Shape],
-    extra: NDArray[np.float64],
-    total: NDArray[np.float64],
+    level: int, found: Fit, known: Candidates, extra: NDArray[np.float64], total: NDArray[np.float64]
 ) -> list[Geometry]:
     """Geometries of a level that explain the times nearly as well as the best, the other level's as found."""
-    first, second = (FIRST, [found.second]) if level == 1 else ([found.first], SECOND)
-    left = _least_squares(miss_shares(first, shapes), miss_shares(second, shapes), extra, total)[2].ravel()
-    tried = first if level == 1 else second
+    m1, m2 = known.first_missed, known.second_missed
+    if level == 1:
+        tried, m2 = known.first, m2[[known.second.index(found.second)]]
+    else:
+        tried, m1 = known.second, m1[[known.first.index(found.first)]]
+    left = _least_squares(m1, m2, extra, total)[2].ravel()
     return [g for g, error in zip(tried, left, strict=True) if error <= NEARLY * found.error]
 
 

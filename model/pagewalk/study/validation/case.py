@@ -5,7 +5,7 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 LeafName = Literal["4K", "16K", "64K", "2M", "32M", "512M", "1G"]
-Frames = Literal["packed", "filled", "scattered", "contiguous"]
+Frames = Literal["packed", "filled", "pairs", "scattered", "contiguous"]
 
 
 class Pattern(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -29,12 +29,13 @@ class Chase(Pattern, frozen=True, kw_only=True, tag="chase"):
         Leaf size of the host's; "" where the machine description says it.
     line : {"random", "first"}
         Where a node lies within its stride or, if that is larger, within its base page.
-    frames : {"packed", "filled", "scattered", "contiguous"}
+    frames : {"packed", "filled", "pairs", "scattered", "contiguous"}
         Physical memory. "packed": the leaves that hold a node, one after the other in the order of addresses,
         as of memory of which nothing else is touched, while large free blocks are left; "filled": as packed,
         but of the whole span, as of a buffer that is written in full before the chase; "scattered": each leaf
-        somewhere. No TLB entry covers more than a leaf in these. "contiguous": as packed, and neighbours
-        whose frames are contiguous share an entry where the machine's arrays coalesce.
+        somewhere; "pairs": two of "packed" as one, each pair somewhere. No TLB entry covers more than a leaf
+        in these. "contiguous": as packed, and neighbours whose frames are contiguous share an entry where the
+        machine's arrays coalesce.
     chains : int
         Independent chases through the same nodes, spread evenly over the cycle, stepped in turn.
     """

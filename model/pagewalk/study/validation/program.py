@@ -47,7 +47,9 @@ class Program(NamedTuple):
         return from_pages("pattern", self.pages, self.page, offset=self.offset)
 
 
-def chase(pattern: Chase, geometry: Geometry, seed: int = 1, most: int = MOST_MEASURED) -> Program:
+def chase(
+    pattern: Chase, geometry: Geometry, seed: int = 1, most: int = MOST_MEASURED, settle: int = 1
+) -> Program:
     """Give the accesses of one or more chases through a random cycle.
 
     Parameters
@@ -58,6 +60,8 @@ def chase(pattern: Chase, geometry: Geometry, seed: int = 1, most: int = MOST_ME
         Of the cycle's order and the nodes' lines.
     most : int
         Accesses that are measured at most.
+    settle : int
+        How many times as long the warm-up is as what is measured.
     """
     count = pattern.count
     nodes = np.arange(count, dtype=np.uint64)
@@ -70,9 +74,10 @@ def chase(pattern: Chase, geometry: Geometry, seed: int = 1, most: int = MOST_ME
     begins = np.arange(pattern.chains) * count // pattern.chains
     rounds = -(-LEAST_MEASURED // count)
     steps = -(-rounds * count // pattern.chains)
-    warm = steps * pattern.chains
-    each = order[(np.arange(2 * steps)[:, None] + begins) % count].ravel()
-    return _encoded(address, each[: warm + min(warm, most)], warm)
+    measured = steps * pattern.chains
+    each = order[(np.arange((settle + 1) * steps)[:, None] + begins) % count].ravel()
+    warm = settle * measured
+    return _encoded(address, each[: warm + min(measured, most)], warm)
 
 
 def updates(pattern: Updates, warm: int, measured: int, seed: int = 1) -> Program:
@@ -164,6 +169,11 @@ def mapped(program: Program, pattern: Chase | Updates, cut: Geometry) -> Mapping
     leaf_shift = np.full(len(page), shift, np.uint8)
     if pattern.frames == "scattered":
         frame = scattered_frames(page, leaf_shift, cut)
+    elif pattern.frames == "pairs":
+        order = shift - 12
+        leaf = np.unique(page >> order, return_inverse=True)[1]
+        pair = scattered_frames(leaf >> 1 << order, leaf_shift, cut) >> order
+        frame = ((2 * pair + (leaf & 1)) << order) + (page & ((1 << order) - 1))
     elif pattern.frames == "filled" or isinstance(pattern, Updates):
         frame = FRAMES + page - (BASE >> 12)
     else:

@@ -21,14 +21,19 @@ from pagewalk.study.calibration.timed.counters import CYCLES, DTLB_LOAD_MISSES, 
 from pagewalk.study.validation.case import Chase
 from pagewalk.study.validation.program import BASE, chase
 
-BURST_STEPS = 4000
+BURST_STEPS, BURST_ROUNDS = 4000, 8
 BURST_NS = 300_000
-"""Least steps of a burst, and about the longest it should take. Ours."""
+"""Least steps of a burst, and rounds over all nodes, for between two bursts the interpreter's own pages come
+into the TLBs; and about the longest it should take. Ours."""
 
 BURSTS = 40
 PASSES = 10
 """Bursts of a chase in a pass; passes over all chases, so that a noisy spell spoils one value of many chases
 and not all values of some. Ours."""
+
+AGAIN = 20
+SURE = 1.1
+"""More passes at most over chases whose best pass two others do not confirm within this factor. Ours."""
 
 MULTIPLY_CYCLES = 3
 """A 64-bit multiplication of the one before, on every x86 core of the presets (the reference's section 4b)
@@ -55,6 +60,11 @@ class Point(NamedTuple):
     def cycles(self) -> float:
         """The best pass."""
         return min(self.passes)
+
+    @property
+    def sure(self) -> bool:
+        """Two other passes took about as long as the best."""
+        return sorted(self.passes)[min(2, len(self.passes) - 1)] <= SURE * self.cycles
 
     @property
     def spread(self) -> float:
@@ -167,7 +177,11 @@ def counted_figures(target: Memory, walking: Chase) -> dict[str, float]:
 
 
 def time_chase(target: Memory, pattern: Chase) -> float:
-    """Cycles an access of a chase: the lowest tenth of its bursts, less the time of an empty one."""
+    """Cycles an access of a chase: the lowest tenth of its bursts, less the time of an empty one.
+
+    The clock is read before and after: a core that was slow only while it was read would make a chase faster
+    than it is.
+    """
     from pagewalk.kernels.measure import follow, follow_all
 
     nodes = _laid(target, pattern)
@@ -180,14 +194,15 @@ def time_chase(target: Memory, pattern: Chase) -> float:
         else:
             follow_all(target.words, at, steps)
 
-    steps = max(BURST_STEPS // pattern.chains, 1)
+    first = max(max(BURST_STEPS, pattern.pages) // pattern.chains, 1)
     began = time.perf_counter_ns()
-    go(max(pattern.pages // pattern.chains, steps))
-    each = max((time.perf_counter_ns() - began) / max(pattern.pages // pattern.chains, steps), 0.1)
+    go(first)
+    each = max((time.perf_counter_ns() - began) / first, 0.1)
+    steps = max(BURST_STEPS, BURST_ROUNDS * pattern.pages) // pattern.chains
     steps = int(min(max(steps, 20_000 / each), max(BURST_NS / each, 100)))
-    cycle_ns = nanoseconds_a_cycle()
+    before = nanoseconds_a_cycle()
     spent = _lowest(lambda: go(steps)) - _lowest(lambda: go(0))
-    return spent / (steps * pattern.chains) / cycle_ns
+    return spent / (steps * pattern.chains) / min(before, nanoseconds_a_cycle())
 
 
 def _laid(target: Memory, pattern: Chase) -> NDArray[np.uint64]:
