@@ -257,7 +257,7 @@ BAD = [
     ('kind = "chase"\npages = 4', 'kind = "updates"\ntable = 4097', "no whole number of 8-byte words"),
     ('"chase"', '"gups"', "that is updates here"),
     ('"l1_misses"', '"dtlb_load_misses.walk_duration:u"', "that is walk_cycles here"),
-    ("pages = 4", 'frames = "random"', "give one of contiguous, filled, packed, scattered"),
+    ("pages = 4", 'frames = "random"', "give one of contiguous, filled, packed"),
     ('kind = "chase"\npages = 4', 'kind = "updates"', "table"),
     ("title", "\x00", "not TOML"),
 ]
