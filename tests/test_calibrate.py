@@ -206,6 +206,14 @@ def test_what_was_disturbed_is_timed_again():
     assert not Point(Chase(), [10.0, 10.9, 30.0, 12.0]).sure
 
 
+def test_a_pass_far_below_many_that_agree_does_not_count():
+    agreeing = [5.0, 5.1, 5.0, 5.2, 5.05]
+    assert Point(Chase(), [1.8, *agreeing]).cycles == 5.0
+    assert Point(Chase(), [*agreeing, 5.0, 30.0]).cycles == 5.0
+    assert Point(Chase(), [148.0, 185.0, 299.0, 441.0, 480.0, 512.0]).cycles == 148.0
+    assert Point(Chase(), [3.0]).cycles == 3.0
+
+
 def test_stolen_time(tmp_path):
     stat = tmp_path / "stat"
     stat.write_text("cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 10 0 5 80 0 0 0 5 0 0\n")

@@ -75,7 +75,8 @@ def figure(found: Calibration) -> Figure:
     drawn = canvas(
         verdict(found),
         f"{found.here.processor}. Dots: measured. Lines: {first.entries} L1 entries, {second.sets} sets "
-        f"of {second.ways} in the second level ({second.set_index}, {second.policy}{shared}), the data read.",
+        f"of {second.ways} in the second level ({second.set_index}, {second.policy}{shared}), "
+        "and the data read.",
         5.2,
     )
     strides = sorted({point.pattern.stride for point in found.points["tlb"]})
