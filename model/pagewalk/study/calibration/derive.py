@@ -203,8 +203,10 @@ def guest(draft: Draft, points: Points, huge: float, tlb: Fit) -> None:
     small = extra > tlb.hit_cycles / 2 and tlb.first.entries < 128
     how = f"128 4K pages of one 2M page take {extra:.1f} cycles more than a cache hit"
     if draft.here.guest:
-        shared = {"walks_in_stlb": True} if small and tlb.second.shared else {}
-        draft.put("guest", "", how, **_host("4K" if small else "2M"), **shared)
+        draft.put("guest", "", how, **_host("4K" if small else "2M"))
+        if small and tlb.second.shared:
+            draft.file["guest"]["walks_in_stlb"] = True
+            _put_host_pdes(draft, tlb.second.entries, "ours: as many as the second level holds")
         draft.values["host leaf in bytes"] = Value(4096 if small else TWO_MIB, 4096, TWO_MIB, how)
     if small:
         draft.missing["2M entries of the TLBs"] = f"2M pages get no 2M entries: {how}"
@@ -377,10 +379,15 @@ def pde_reach(draft: Draft, points: Points, data: float) -> None:
         return
     entries = 1 << round(float(np.log2((low * high) ** 0.5 / TWO_MIB)))
     draft.put("psc", pde.name, how, entries=entries, ways=min(entries, pde.ways or entries))
+    _put_host_pdes(draft, entries, "ours: as many as were measured of the guest's")
+
+
+def _put_host_pdes(draft: Draft, entries: int, why: str) -> None:
+    """Set how many of the host's PDEs stay cached."""
     for psc in draft.file.get("guest", {}).get("host_psc", []):
         if psc["level"] == 2:
             psc["entries"] = entries
-            psc["assumed"] = psc["assumed"] | {"entries": "ours: as many as were measured of the guest's"}
+            psc["assumed"] = psc["assumed"] | {"entries": why}
 
 
 def walkers(draft: Draft, points: Points) -> None:
