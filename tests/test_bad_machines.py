@@ -129,7 +129,11 @@ BAD = [
     ('extends = "ibm-power9"\n[guest]\nhost_leaf = "4K"', "guest.host_leaf", "base page, 64K"),
     (SKYLAKE + "[guest]\nhost_levels = 9", "guest.host_levels", "out of range"),
     (SKYLAKE + '[guest]\nhost_leaf = "2M"\nwalks_in_stlb = true', "guest.walks_in_stlb", 'host_leaf = "4K"'),
-    (SKYLAKE + 'inclusion = "exclusive"\n[guest]\nwalks_in_stlb = true', "guest.walks_in_stlb", "leave it out"),
+    (
+        SKYLAKE + 'inclusion = "exclusive"\n[guest]\nwalks_in_stlb = true',
+        "guest.walks_in_stlb",
+        "leave it out",
+    ),
     (SKYLAKE + "[guest]\nnested_entries = 16\nnested_ways = 3", "guest.nested_ways", "divisor"),
     (SKYLAKE + "[[guest.host_psc]]\nnaem = 1", "guest.host_psc[0].naem", "did you mean name?"),
     (

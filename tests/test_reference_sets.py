@@ -47,8 +47,9 @@ def test_tree_plru_victim_follows_the_bits() -> None:
 
 
 def test_tree_plru_of_three_ways_has_the_smaller_half_below() -> None:
-    # Way 0 against ways 1 and 2. After A B C the root points to way 0: D drops A. Then the root points up, and
-    # there to way 1: E drops B. Then to way 0: A drops D. C is there still; true LRU would have dropped it.
+    # Way 0 against ways 1 and 2. After A B C the root points to way 0: D drops A. Then the root points up,
+    # and there to way 1: E drops B. Then to way 0: A drops D. C is there still; true LRU would have
+    # dropped it.
     assert misses("tree-plru", 3, [A, B, C, D, E, A, C]) == [0, 1, 2, 3, 4, 5]
 
 
