@@ -48,6 +48,7 @@ class Sweep:
         self.run()
         return (time.perf_counter() - began) * 1e12 / self.configuration_accesses
 
+    track_picoseconds.pretty_name = "Sweep on a GPU: a configuration and access"
     track_picoseconds.unit = "ps"
 
 

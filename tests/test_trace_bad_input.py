@@ -203,7 +203,7 @@ def test_values_out_of_range_are_told_by_their_place(tmp_path):
     for field, place, value, what in (
         ("position", 4, 3001, "after the last record"),
         ("position", 1, 11, "before the event above it"),
-        ("kind", 2, 5, "unknown kind"),
+        ("kind", 2, 6, "unknown kind"),
         ("cpu", 3, 9, "is on none of the CPUs 0 to "),
         ("start", 2, 4097, "ends before it starts"),
     ):
