@@ -293,6 +293,33 @@ def test_a_sweep_has_the_same_rows(grid, tmp_path, emulated, monkeypatch):
     assert len(on) == 12
 
 
+def test_a_driver_that_fails_ends_the_sweep_in_one_line(grid, tmp_path, emulated, monkeypatch):
+    """Another process took the GPU's memory; without it the sweep goes on from where it was."""
+
+    def fails(array):
+        raise type("CudaAPIError", (Exception,), {"__module__": "numba.cuda.cudadrv.driver"})(
+            "[2] Call to cuMemAlloc\nresults in CUDA_ERROR_OUT_OF_MEMORY"
+        )
+
+    monkeypatch.setattr(module, "find_gpu", lambda: emulated)
+    asked = [str(grid), "--out", str(tmp_path / "on")]
+    with monkeypatch.context() as patched:
+        patched.setattr(warps.Host, "to_device", fails)
+        done = CliRunner().invoke(command, [*asked, "--gpu"])
+    assert isinstance(done.exception, BadInput)
+    assert "the GPU emulated: [2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY" in str(
+        done.exception
+    )
+    assert not (tmp_path / "on" / "cells.csv").exists()
+    assert CliRunner().invoke(command, asked).exit_code == 0
+
+
+def test_our_own_mistakes_are_not_the_drivers(emulated):
+    with pytest.raises(IndexError), module.taken(emulated):
+        [][0]
+    assert not emulated.alone.locked()
+
+
 def without_times(file):
     rows = csv.DictReader(file.read_text().splitlines())
     return [{name: value for name, value in row.items() if name != "replay_seconds"} for row in rows]

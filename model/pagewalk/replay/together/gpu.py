@@ -1,5 +1,7 @@
 """Second levels of plain LRU machines on a GPU: the same counts, from `pagewalk.kernels.gpu`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from threading import Lock
@@ -56,6 +58,30 @@ def find_gpu() -> Gpu:
             "the GPU", "no NVIDIA GPU with a driver is here", "without --gpu, sweeps have the same counts"
         )
     return Gpu(found)
+
+
+@contextmanager
+def taken(gpu: Gpu | None) -> Iterator[None]:
+    """Have the GPU alone, if there is one.
+
+    Raises
+    ------
+    BadInput
+        Its driver or compiler failed meanwhile: its memory was taken by others, or it is gone.
+    """
+    if gpu is None:
+        yield
+        return
+    with gpu.alone:
+        try:
+            yield
+        except Exception as error:
+            if not type(error).__module__.startswith(("numba.cuda.", "cuda.")):
+                raise
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise BadInput(
+                f"the GPU {gpu.device.name}", why, "the same command without --gpu goes on from here"
+            ) from error
 
 
 def most_tables(gpu: Gpu, units: int, sets: int) -> int:

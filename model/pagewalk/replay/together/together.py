@@ -1,7 +1,6 @@
 """Replays of many machines at once: the same counts as each replay of its own, at a fraction of the price."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from pagewalk.replay.engine import has_itlb, replay
 from pagewalk.replay.result import Replay
 from pagewalk.replay.tables import Tables, translate
 from pagewalk.replay.tally import Tally, counts, cycles, leaves, stlb_coverage
-from pagewalk.replay.together.gpu import Gpu
+from pagewalk.replay.together.gpu import Gpu, taken
 from pagewalk.replay.together.shape import shape, shares
 from pagewalk.replay.together.stacks import Stacks, passes
 from pagewalk.replay.together.stages import Misses, Stages, joined
@@ -138,7 +137,7 @@ def _share(
 
     together, others = passes(trace, tables, machines, fetches, gpu)
     for group in together:
-        with gpu.alone if gpu else nullcontext():
+        with taken(gpu):
             stacks = Stacks(trace, mapping, tables, [machines[number] for number in group], gpu)
             stacks.through(partial(_times, advance, len(group)))
         for number in group:
