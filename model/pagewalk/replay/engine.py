@@ -302,4 +302,5 @@ def warm_up() -> None:
         replay(trace, mapping, machine, cache_mode=mode)
     cached = msgspec.structs.replace(machine, guest=None)
     for plain_machine in (cached, msgspec.structs.replace(cached, cache=[])):
-        replay(trace, mapping, plain_machine)
+        for threads in (1, 2):
+            replay(trace, mapping, plain_machine, threads=threads)
