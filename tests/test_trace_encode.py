@@ -236,7 +236,10 @@ def test_chunks_are_gathered_and_nothing_moves(records, size, least, cpus, seed)
         draw.integers(0, 4, records).astype(np.uint8) if cpus else None,
         events=events,
     )
-    joined = list(gathered(pieces(whole, size), least))
+    joined = [
+        RawChunk(*(None if column is None else column.copy() for column in chunk))
+        for chunk in gathered(pieces(whole, size), least)
+    ]
     assert all(len(chunk.address) >= least for chunk in joined[:-1])
     (again,) = gathered(joined, records + 1) if joined else (RawChunk(whole.address[:0], whole.flags),)
     assert again.address.tolist() == whole.address.tolist()

@@ -1,5 +1,6 @@
 """The trace folder: what is written is what is read, by us and by others' tools."""
 
+import hashlib
 import io
 import itertools
 import json
@@ -140,6 +141,55 @@ def test_content_that_changed_after_writing_is_noticed(tmp_path):
     column.write_bytes(content)
     with pytest.raises(BadInput, match=r"page\.npy: its content is not what meta\.json noted"):
         open_trace(tmp_path / "t").digest()
+
+
+@pytest.mark.parametrize("compress", [True, False], ids=["packed", "plain"])
+def test_sums_are_those_of_the_files_as_they_lie(tmp_path, compress):
+    """As sha256sum prints them; whatever byte of whatever file is changed, one line names the file."""
+    page = np.tile(np.arange(4, dtype=np.uint32), 50)
+    trace = from_pages("t", np.arange(4, dtype=np.uint64), page, flags=np.zeros(200, np.uint8))
+    folder = tmp_path / "t"
+    write_trace(trace, folder, compress=compress)
+    noted = json.loads((folder / "meta.json").read_text())["sha256"]
+    files = {path for path in folder.iterdir() if path.name != "meta.json"}
+    assert noted == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    for path in files:
+        content = path.read_bytes()
+        for at in range(len(content)):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+            with pytest.raises(BadInput) as error:
+                open_trace(folder).digest()
+            assert path.name in str(error.value)
+        path.write_bytes(content)
+    assert len(open_trace(folder).digest()) == 64
+
+
+def test_sums_of_earlier_versions_hold(tmp_path):
+    """They are of the content, under the name that it has without compression."""
+    write_trace(from_pages("t", np.arange(4, dtype=np.uint64), np.arange(4, dtype=np.uint32)), tmp_path / "t")
+    meta = json.loads((tmp_path / "t" / "meta.json").read_text())
+    compressed = (tmp_path / "t" / "page.npy.zst").read_bytes()
+    content = zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True).read()
+    meta["sha256"] = {"page.npy": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "t" / "meta.json").write_text(json.dumps(meta))
+    assert len(open_trace(tmp_path / "t").digest()) == 64
+    meta["sha256"]["page.npy"] = "0" * 64
+    (tmp_path / "t" / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(BadInput, match=r"page\.npy\.zst: its content is not what"):
+        open_trace(tmp_path / "t").digest()
+
+
+def test_a_file_that_was_not_copied_along_is_missed(tmp_path):
+    """Without its flags every record would count as a load."""
+    trace = from_pages(
+        "t", np.arange(4, dtype=np.uint64), np.arange(4, dtype=np.uint32), flags=np.full(4, 8, np.uint8)
+    )
+    write_trace(trace, tmp_path / "t")
+    (tmp_path / "t" / "flags.npy.zst").rename(tmp_path / "flags.npy.zst")
+    with pytest.raises(BadInput, match=r"meta\.json: notes a file 'flags\.npy\.zst' that is not here"):
+        open_trace(tmp_path / "t")
+    np.save(tmp_path / "t" / "flags.npy", np.full(4, 8, np.uint8))
+    assert open_trace(tmp_path / "t").columns == {"flags"}
 
 
 def test_a_layout_is_carried_along(tmp_path):

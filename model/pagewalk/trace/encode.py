@@ -57,31 +57,48 @@ def pieces(chunk: RawChunk, size: int) -> Iterator[RawChunk]:
         )
 
 
+def offsets(address: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Where in its base page each address lies, in bytes."""
+    low = address.astype(np.uint16)
+    low &= np.uint16((1 << PAGE_SHIFT) - 1)
+    return low
+
+
 def gathered(chunks: Iterable[RawChunk], least: int = GATHERED) -> Iterator[RawChunk]:
-    """Consecutive chunks with the same columns, joined to ones of `least` accesses or more."""
+    """Consecutive chunks with the same columns, joined to ones of `least` accesses or more.
+
+    Each is to be used before the next is asked for, which may take its place in memory.
+    """
     parts: list[RawChunk] = []
+    room: dict[str, NDArray[Any]] = {}
     for chunk in chunks:
         parts.append(chunk)
         if sum(len(part.address) for part in parts) >= least:
-            yield _joined(parts)
+            yield _joined(parts, room)
             parts = []
     if parts:
-        yield _joined(parts)
+        yield _joined(parts, room)
 
 
-def _joined(parts: list[RawChunk]) -> RawChunk:
+def _joined(parts: list[RawChunk], room: dict[str, NDArray[Any]]) -> RawChunk:
+    """The chunks as one, in memory that the one before had if there is enough of it in `room`."""
     if len(parts) == 1:
         return parts[0]
-    events, start = Events(), 0
+    events, count = Events(), 0
     for part in parts:
-        events.add(part.events, start)
-        start += len(part.address)
+        events.add(part.events, count)
+        count += len(part.address)
 
     def whole(name: str) -> NDArray[Any] | None:
         columns = [getattr(part, name) for part in parts]
-        return None if columns[0] is None else np.concatenate(columns)
+        if columns[0] is None:
+            return None
+        if name not in room or len(room[name]) < count:
+            room[name] = np.empty(2 * count, columns[0].dtype)
+        return np.concatenate(columns, out=room[name][:count])
 
-    address = np.concatenate([part.address for part in parts])
+    address = whole("address")
+    assert address is not None
     return RawChunk(address, whole("flags"), whole("cpu"), whole("space"), events.all)
 
 
@@ -274,9 +291,7 @@ def encoded(raw: Raw) -> Trace:
             yield Chunk(
                 start - len(page),
                 page,
-                offset=(part.address & np.uint64((1 << PAGE_SHIFT) - 1)).astype(np.uint16)
-                if "offset" in wanted
-                else None,
+                offset=offsets(part.address) if "offset" in wanted else None,
                 flags=part.flags if "flags" in wanted else None,
                 cpu=part.cpu if "cpu" in wanted else None,
             )

@@ -110,11 +110,10 @@ def read_champsim(path: Path) -> Raw:
         from pagewalk.kernels.trace.parse.records import CHAMPSIM_MOST, champsim
 
         room = CHAMPSIM_MOST * (packed.BLOCK // CHAMPSIM_BYTES + 1)
-        address, flags = np.empty(room, np.int64), np.empty(room, np.uint8)
         for block in words(path, CHAMPSIM_BYTES):
+            address, flags = np.empty(room, np.int64), np.empty(room, np.uint8)
             count = champsim(block.view("<i8").astype(np.int64, copy=False), address, flags)
-            chunk = RawChunk(address[:count].astype(np.uint64), flags[:count].copy())
-            yield from pieces(chunk, size)
+            yield from pieces(RawChunk(address[:count].view(np.uint64), flags[:count]), size)
 
     return packed.raw(path, chunks, "flags")
 

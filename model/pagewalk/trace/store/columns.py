@@ -163,6 +163,15 @@ def sha256(path: Path) -> str:
     return total.hexdigest()
 
 
+def stored_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes as they lie on disk, as ``sha256sum`` prints it."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(path, error.strerror or "cannot be read", "copy it again") from None
+
+
 def together(
     parts: dict[str, Column], finish: Callable[[str, Array, int], Array], size: int
 ) -> Iterator[tuple[int, dict[str, Array]]]:

@@ -60,6 +60,7 @@ def open_folder(path: Path) -> Trace:
         raise BadInput(
             path, "no page.npy or page.npy.zst in this folder", "give a trace folder (docs/traces.md)"
         )
+    _check_complete(path, meta)
     accesses = parts["page"].count
     for part in parts.values():
         if part.count != accesses:
@@ -121,12 +122,14 @@ def digest(path: Path) -> str:
     noted = meta.get("sha256")
     total = hashlib.sha256(b"page_shift %d\n" % _whole_number(path, meta, "page_shift", 12))
     for file in column_files(path):
-        name, found = file.name.removesuffix(".zst"), columns.sha256(file)
-        if isinstance(noted, dict) and noted.get(name, found) != found:
+        name, found = file.name.removesuffix(".zst"), {file.name: columns.stored_sha256(file)}
+        if name not in found:
+            found[name] = columns.sha256(file)
+        if isinstance(noted, dict) and any(noted.get(key, value) != value for key, value in found.items()):
             raise BadInput(
                 file, "its content is not what meta.json noted (sha256)", "copy or convert it again"
             )
-        total.update(f"{found}  {name}\n".encode())
+        total.update(f"{found[name]}  {name}\n".encode())
     return total.hexdigest()
 
 
@@ -157,6 +160,17 @@ def _whole_number(
         wanted = f"a whole number from {allowed.start} to {allowed.stop - 1}"
         raise BadInput(path / "meta.json", f'"{key}" is {value!r}', f"it must be {wanted}")
     return value
+
+
+def _check_complete(path: Path, meta: dict[str, Any]) -> None:
+    """Every file of ours that ``meta.json`` has a sum of is there, compressed or not."""
+    noted = meta.get("sha256")
+    present = {file.name.removesuffix(".zst") for file in column_files(path)}
+    for name in noted if isinstance(noted, dict) else ():
+        if name.removesuffix(".zst") not in present:
+            raise BadInput(
+                path / "meta.json", f"notes a file {name[:60]!r} that is not here", "copy the trace again"
+            )
 
 
 def _column(path: Path, name: str, types: tuple[str, ...]) -> Column | None:

@@ -14,7 +14,7 @@ import zstandard
 
 from pagewalk import __version__
 from pagewalk.errors import BadInput
-from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, Events, RawChunk, gathered
+from pagewalk.trace.encode import PAGE_SHIFT, Dictionary, Events, RawChunk, gathered, offsets
 from pagewalk.trace.store import columns
 from pagewalk.trace.store.columns import Array
 from pagewalk.trace.store.read import BESIDE, OPTIONAL, SCHEMA, column_files
@@ -183,8 +183,7 @@ def write_stream(
                 page = dictionary.encode(raw.address, raw.space)
                 events.add(raw.events, records)
                 records += len(page)
-                offset = (raw.address & np.uint64((1 << PAGE_SHIFT) - 1)).astype(np.uint16)
-                chunk = Chunk(0, page, offset, raw.flags, raw.cpu)
+                chunk = Chunk(0, page, offsets(raw.address), raw.flags, raw.cpu)
                 for name in ("page", *OPTIONAL):
                     if name not in writers and getattr(chunk, name) is not None:
                         type_ = "<u2" if name == "page" else OPTIONAL[name][0]
@@ -231,7 +230,7 @@ def _write_meta(
         "records": records,
         "page_shift": page_shift,
         "cpus": cpus,
-        "sha256": {file.name.removesuffix(".zst"): columns.sha256(file) for file in files},
+        "sha256": {file.name: columns.stored_sha256(file) for file in files},
         "made_by": {"pagewalk": __version__, "from": source},
         "recorder": about or {},
     }
