@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from pagewalk.cli.check import check
+from pagewalk.cli.studies.check import check
 from pagewalk.errors import BadInput
 from pagewalk.kernels.general import assoc
 from pagewalk.linux.memory.kernel import SetMemory, Vfree, Vmalloc

@@ -12,7 +12,7 @@ from numba import cuda, types
 import ptx
 import warps
 from pagewalk.cli.doctor import doctor
-from pagewalk.cli.sweep import sweep as command
+from pagewalk.cli.studies.sweep import sweep as command
 from pagewalk.errors import BadInput
 from pagewalk.hardware.load import load
 from pagewalk.hardware.machine import Psc, Walker

@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from pagewalk.cli.machines import machines
+from pagewalk.cli.catalogue.machines import machines
 from pagewalk.errors import BadInput
 from pagewalk.hardware.figures import differences
 from pagewalk.hardware.load import build, load, names

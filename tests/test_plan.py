@@ -12,7 +12,7 @@ from rich.console import Console
 import fakes
 from browser import needs_chromium, screenshot
 from outline import Outline, check_heard, check_whole
-from pagewalk.cli.plan import plan as command
+from pagewalk.cli.studies.plan import plan as command
 from pagewalk.errors import BadInput
 from pagewalk.replay.result import encode as encode_result
 from pagewalk.report.pages.plan import fleet_page, plan_page

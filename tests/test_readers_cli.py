@@ -11,7 +11,7 @@ from rich.console import Console
 import foreign
 from foreign import Access
 from pagewalk.cli import main
-from pagewalk.cli.traces import trace
+from pagewalk.cli.trace.commands import trace
 from pagewalk.report.trace.terminal import show_formats
 from pagewalk.trace.open import open_trace
 from pagewalk.trace.readers import READERS

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from pagewalk.cli.kernels import kernels
+from pagewalk.cli.catalogue.kernels import kernels
 from pagewalk.errors import BadInput
 from pagewalk.linux.rules.releases import RULES
 

@@ -80,7 +80,7 @@ def test_bands_of_nothing_are_refused():
 
 
 def test_the_command(tmp_path):
-    from pagewalk.cli.validate import validate
+    from pagewalk.cli.studies.validate import validate
 
     path = tmp_path / "case.toml"
     path.write_text(CASE)

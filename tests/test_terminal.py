@@ -2,13 +2,15 @@
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 
+import click
 import pytest
 from rich.console import Console
 
-from pagewalk.cli import listing
+from pagewalk.cli import COMMANDS, listing, pagewalk
 from pagewalk.hardware.figures import assumed_share
 from pagewalk.hardware.load import load, names
 from pagewalk.report.catalogue.machines import show_list
@@ -30,7 +32,15 @@ def test_nothing_typed_is_a_question_for_help():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nonsense"], "pagewalk: No such command 'nonsense'; see pagewalk --help"),
+        (["nonsense"], "pagewalk: nonsense: no such command; see pagewalk --help"),
+        (["repaly"], "pagewalk: repaly: no such command; did you mean replay?"),
+        (["machines", "zen4"], "pagewalk: zen4: no preset of that name; did you mean amd-zen4-genoa?"),
+        (["run", "module"], "pagewalk: module: No such file or directory; did you mean modules?"),
+        (
+            ["validate", "knees-zen4"],
+            "pagewalk: knees-zen4: No such file or directory; did you mean knees-zen5?",
+        ),
+        (["report", "x.json", "--out", "x.pdf"], "pagewalk: x.pdf: is no .html or .htm file; name it so"),
         (["replay"], "pagewalk: Missing argument 'TRACE'; see pagewalk replay --help"),
         (["trace"], "pagewalk: Missing command; see pagewalk trace --help"),
         (["trace", "convert"], "pagewalk: Missing argument 'IN'; see pagewalk trace convert --help"),
@@ -38,6 +48,37 @@ def test_nothing_typed_is_a_question_for_help():
 )
 def test_a_slip_is_one_line_that_says_whose_help_to_read(words, said):
     assert run(*words) == (2, "", f"{said}\n")
+
+
+def leaves(command, *words):
+    """All commands below one, with what is typed to reach them."""
+    if not isinstance(command, click.Group):
+        yield words, command
+        return
+    for name in command.list_commands(click.Context(command)):
+        yield from leaves(command.get_command(click.Context(command), name), *words, name)
+
+
+def test_every_example_of_the_help_can_be_typed():
+    """Its command is there and takes such options; nothing is run."""
+    shown = 0
+    for words, command in leaves(pagewalk):
+        text = command.get_help(click.Context(command, info_name=" ".join(words)))
+        for line in filter(str.strip, text.partition("Examples:")[2].splitlines()):
+            program, *typed = shlex.split(line.strip().rpartition("| ")[2].removeprefix("sudo .venv/bin/"))
+            assert program == "pagewalk"
+            asked: click.Command | None = pagewalk
+            while isinstance(asked, click.Group):
+                asked = asked.get_command(click.Context(asked), typed.pop(0))
+            assert asked is not None
+            asked.make_context("", typed)
+            shown += 1
+    assert shown >= len(COMMANDS)
+
+
+def test_no_line_of_the_lists_of_commands_is_cut():
+    for group in ((), ("trace",), ("trace", "synth")):
+        assert "..." not in run(*group, "--help")[1].partition("Options:")[2]
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
@@ -82,3 +123,25 @@ def test_an_explanation_as_json_is_what_the_table_says():
     assert [step["outcome"] for step in found["steps"]].count("read") == 4
     assert sum(step["cycles"] for step in found["steps"]) == 400
     assert "400" in run(*words)[1].splitlines()[-1]
+
+
+def test_a_result_without_a_replay_is_refused(tmp_path):
+    file = tmp_path / "none.json"
+    trace = {"name": "nothing", "accesses": 0, "distinct_base_pages": 0}
+    result = {"schema": "pagewalk.result/1", "trace": trace, "replays": [], "provenance": {"pagewalk": "0"}}
+    file.write_text(json.dumps(result))
+    said = f"pagewalk: {file}: has no replay in it; run pagewalk again with --json\n"
+    assert run("report", str(file), "--out", str(tmp_path / "page.html")) == (2, "", said)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_sweep_that_names_an_array_no_machine_has_is_refused(tmp_path):
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        'schema = "pagewalk.sweep/1"\ntraces = ["synth:uniform?accesses=10"]\n'
+        'machines = ["textbook-setassoc"]\n[vary]\n"tlb.STL.entries" = [512, 1024]\n'
+    )
+    code, _, said = run("sweep", str(grid), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert said.startswith(f"pagewalk: {grid}: no cell is a possible machine: ")
+    assert "tlb.STL" in said

@@ -18,7 +18,7 @@ from pagewalk.linux.rules.eligibility import Kernel as Rules
 from pagewalk.linux.rules.hooks import hooks
 from pagewalk.linux.rules.releases import release
 from pagewalk.report import style
-from pagewalk.report.figures import save
+from pagewalk.report.style import save
 
 INSTANCES, IMAGES = 512, 3
 RANGES = {0: [(0, 3 << 30), (4 << 30, 9 << 30)]}
@@ -95,4 +95,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    save(figure, Path(__file__).parent.parent / "docs" / "images" / "splits.png", "png")
+    save(figure, Path(__file__).parent.parent / "docs" / "images" / "splits.png")

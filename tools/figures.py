@@ -16,8 +16,9 @@ import direct_map_splits
 
 from pagewalk.hardware.load import load
 from pagewalk.replay.result import Result
-from pagewalk.report.figures import save, save_all
+from pagewalk.report.figures import save_all
 from pagewalk.report.studies.kernel_life import save_life
+from pagewalk.report.style import save
 from pagewalk.report.tables import text
 from pagewalk.study.play.result import lives_of, played
 from pagewalk.study.replays import replays, result, subject
@@ -35,7 +36,7 @@ def main() -> None:
     pictures(one, ("misses", "callers", "time", "anatomy"))
     pictures(many, ("machines",))
     pictures_of_scenarios()
-    save(direct_map_splits.figure, ROOT / "docs" / "images" / "splits.png", "png")
+    save(direct_map_splits.figure, ROOT / "docs" / "images" / "splits.png")
     tables = {"run": text(one), "answer": answer(one), "machines": text(many)}
     for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
         page.write_text(with_tables(page.read_text(), tables))

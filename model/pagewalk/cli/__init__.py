@@ -15,26 +15,39 @@ from pathlib import Path
 import click
 
 from pagewalk import __version__
-from pagewalk.errors import BadInput
+from pagewalk.errors import BadInput, meant
 
-COMMANDS = {
-    "run": ("pagewalk.cli.replays", "the main job: a scenario or the packaged kernel trace, compared"),
-    "replay": ("pagewalk.cli.replays", "replay a trace over mappings and machines"),
-    "explain": ("pagewalk.cli.explain", "one access, step by step"),
-    "sample": ("pagewalk.cli.sampling", "estimate misses from windows of a trace, with error bars"),
-    "curve": ("pagewalk.cli.curve", "misses for every TLB size at once"),
-    "sweep": ("pagewalk.cli.sweep", "a grid of machines, mappings and traces; resumable"),
-    "machines": ("pagewalk.cli.machines", "the processors we know, each figure with its source"),
-    "validate": ("pagewalk.cli.validate", "measured results beside the model's predictions"),
-    "calibrate": ("pagewalk.cli.calibrate", "measure this machine and write a machine file"),
-    "kernels": ("pagewalk.cli.kernels", "what each kernel release maps huge, each rule with its source"),
-    "trace": ("pagewalk.cli.traces", "look at, convert, make and record traces"),
-    "plan": ("pagewalk.cli.plan", "which areas of a machine could be huge, and whether that pays"),
-    "report": ("pagewalk.cli.report", "results as one page to mail, print, or read on a phone"),
-    "check": ("pagewalk.cli.check", "whether the model still says what the committed baseline says"),
-    "doctor": ("pagewalk.cli.doctor", "versions, compiled kernels, what this machine can measure"),
+SECTIONS = {
+    "Replay": {
+        "run": ("replay.replays", "the main job: a scenario or the packaged kernel trace, compared"),
+        "replay": ("replay.replays", "replay a trace over mappings and machines"),
+        "explain": ("replay.explain", "one access, step by step"),
+        "sample": ("studies.sampling", "estimate misses from windows of a trace, with error bars"),
+        "curve": ("studies.curve", "misses for every TLB size at once"),
+        "sweep": ("studies.sweep", "a grid of machines, mappings and traces; resumable"),
+    },
+    "Decide": {
+        "plan": ("studies.plan", "which areas of a machine could be huge, and whether that pays"),
+        "report": ("report", "results as one page to mail, print, or read on a phone"),
+    },
+    "Prepare": {
+        "trace": ("trace.commands", "look at, convert, make and record traces"),
+        "calibrate": ("studies.calibrate", "measure this machine and write a machine file"),
+    },
+    "Look up": {
+        "machines": ("catalogue.machines", "the processors we know, each figure with its source"),
+        "kernels": ("catalogue.kernels", "what each kernel release maps huge, each rule with its source"),
+    },
+    "Trust": {
+        "validate": ("studies.validate", "measured results beside the model's predictions"),
+        "check": ("studies.check", "whether the model still says what the committed baseline says"),
+        "doctor": ("doctor", "versions, compiled kernels, what this machine can measure"),
+    },
 }
-"""Command -> module that defines it, and its line in the help."""
+"""Section of the help -> command -> module of this package that defines it, and its line in the help."""
+
+COMMANDS = {name: module for section in SECTIONS.values() for name, (module, _) in section.items()}
+"""Command -> module."""
 
 
 class Lazy(click.Group):
@@ -48,14 +61,25 @@ class Lazy(click.Group):
         """Import the module of a command."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command = getattr(importlib.import_module(f"{__name__}.{COMMANDS[cmd_name]}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise BadInput(name[:80], "no such command", meant(name, COMMANDS) or "see pagewalk --help")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Print the table, importing nothing."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, (_, line) in section.items()])
 
 
 @click.command(
@@ -64,7 +88,10 @@ class Lazy(click.Group):
 @click.version_option(__version__, prog_name="pagewalk")
 @click.pass_context
 def pagewalk(context: click.Context) -> None:
-    """Tell what reaching kernel memory through the TLB costs, and what larger pages would change."""
+    """Tell what reaching kernel memory through the TLB costs, and what larger pages would change.
+
+    pagewalk COMMAND --help tells each command's options, with examples.
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 from pagewalk.errors import BadInput
 from pagewalk.files import ready, write_whole
@@ -40,3 +41,8 @@ def printed(encoded: bytes, json_file: str | None) -> bool:
     elif json_file:
         write_whole(Path(json_file), encoded)
     return json_file == "-"
+
+
+def as_json(answer: object) -> bytes:
+    """An answer as indented JSON, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(answer), indent=1) + b"\n"

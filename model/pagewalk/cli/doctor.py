@@ -10,6 +10,7 @@ import click
 
 from pagewalk import __version__
 from pagewalk.cli.listing import listing
+from pagewalk.cli.usage import examples
 from pagewalk.errors import BadInput
 
 
@@ -45,7 +46,7 @@ def _gpu() -> str:
     return f"{found.name}, {found.processors} multiprocessors, {found.free_bytes / 2**30:.1f} GiB free"
 
 
-@click.command()
+@click.command(epilog=examples("pagewalk doctor", "pagewalk doctor --warm"))
 @click.option("--warm", is_flag=True, help="Compile every kernel now, so that no later command has to.")
 def doctor(warm: bool) -> None:
     """Tell versions, the cache of compiled kernels, and what this machine can measure."""

@@ -1,4 +1,4 @@
-"""A progress bar on standard error, when that is a terminal."""
+"""What is said on standard error while work goes on."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -36,3 +36,11 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None] | 
             bars.update(task, rate=f"{speed / 1e6:.1f} M/s" if speed and speed > COUNTED else "")
 
         yield advance
+
+
+def say_if_compiling() -> None:
+    """Say so when kernels are going to be compiled."""
+    from pagewalk.kernels import _jit
+
+    if not _jit.WARM:
+        print("compiling kernels (once)", file=sys.stderr)

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from pagewalk.cli.progress import progress
+from pagewalk.cli.usage import examples, page_option
 from pagewalk.errors import BadInput
 from pagewalk.files import read_at_most, write_whole
 from pagewalk.replay.result import LARGEST_BYTES, Result, read
@@ -83,9 +84,15 @@ def _names(found: list[tuple[Path, Result]]) -> list[str]:
     return [f"{trace} ({path})" for trace, (path, _) in zip(traces, found, strict=True)]
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pagewalk report out/gitdiff/result.json",
+        "pagewalk report a.json b.json --out both.html",
+        "pagewalk report out/gitdiff curve.json out/grid",
+    )
+)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT...")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="report.html unless named.")
+@page_option("report.html unless named.")
 def report(results: tuple[Path, ...], out: Path | None) -> None:
     """Make one page of each RESULT (a file, or a folder with such): to mail, to print, to read on a phone.
 

@@ -1,6 +1,5 @@
 """Reading machine files: presets by name, anyone's TOML by path; every refusal names file, key and mend."""
 
-import difflib
 import hashlib
 import re
 import tomllib
@@ -9,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pagewalk.errors import BadInput
+from pagewalk.errors import BadInput, meant
 from pagewalk.hardware.check import GEOMETRIES, check
 from pagewalk.hardware.extend import merged
 from pagewalk.hardware.machine import TABLES, Machine, Psc
@@ -53,7 +52,7 @@ def load(name_or_path: str) -> Machine:
     if reason := NOT_MODELLED.get(name_or_path):
         raise BadInput(name_or_path, f"there is no preset: {reason}", "describe it in a TOML file")
     raise BadInput(
-        name_or_path[:80], "no preset of that name", _meant(name_or_path, names()) or "see pagewalk machines"
+        name_or_path[:80], "no preset of that name", meant(name_or_path, names()) or "see pagewalk machines"
     )
 
 
@@ -154,7 +153,7 @@ def _complete(content: dict[str, Any], shown: object) -> dict[str, Any]:
         raise BadInput(
             f"{shown}: extends",
             f"no preset {str(base)[:80]!r}",
-            _meant(str(base), names()) or "see pagewalk machines",
+            meant(str(base), names()) or "see pagewalk machines",
         )
     below = _complete(_toml(PRESETS / f"{base}.toml"), base)
     above = {key: value for key, value in content.items() if key != "extends"}
@@ -224,18 +223,12 @@ def _known(table: dict[str, Any], known: Any, where: str, shown: object) -> None
             raise BadInput(
                 f"{shown}: {where}{_quoted(key)}",
                 "unknown key",
-                _meant(key, known) or f"the keys here are {', '.join(known)}",
+                meant(key, known) or f"the keys here are {', '.join(known)}",
             )
 
 
 def _quoted(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", key) else repr(key[:40])
-
-
-def _meant(word: str, known: Any) -> str:
-    longer = [each for each in known if word and each.startswith(word)]
-    near = difflib.get_close_matches(word[:80], longer or list(known), 1, 0 if longer else 0.6)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 WANTED = {

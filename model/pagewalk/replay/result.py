@@ -209,7 +209,7 @@ def read(path: Path) -> Result:
     Raises
     ------
     BadInput
-        No such file, or not a result of this schema.
+        No such file, not a result of this schema, or no replay in it.
     """
     try:
         content = read_at_most(path, LARGEST_BYTES)
@@ -218,6 +218,9 @@ def read(path: Path) -> Result:
             path, error.strerror or "cannot be read", "name a result that pagewalk wrote"
         ) from error
     try:
-        return msgspec.json.decode(content, type=Result)
+        result = msgspec.json.decode(content, type=Result)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(path, f"not a pagewalk.result/1: {error}", "run pagewalk again with --json") from error
+    if not result.replays:
+        raise BadInput(path, "has no replay in it", "run pagewalk again with --json")
+    return result

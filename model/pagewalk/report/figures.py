@@ -5,7 +5,6 @@ A title is the message of its figure, worked out from the data, so it is right w
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
 from pagewalk.replay.result import Replay, Result, Windows
 from pagewalk.report import style, words
 from pagewalk.study.compare import (
@@ -362,14 +360,4 @@ def save_all(result: Result, folder: Path) -> list[Path]:
             drawn.append((f"price{tail}", partial(price, result, machine)))
     if len(comparisons(result)) > 1:
         drawn.append(("machines", partial(machines, result)))
-    return [save(draw, folder / f"{name}.{kind}", kind) for name, draw in drawn for kind in ("png", "svg")]
-
-
-def save(draw: Callable[[], Figure], target: Path, kind: str) -> Path:
-    """Draw and save under a temporary name, then rename. Saving one figure twice would give other bytes."""
-    picture = io.BytesIO()
-    with style.drawing():
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        draw().savefig(picture, format=kind, metadata=metadata)
-    write_whole(target, picture.getvalue())
-    return target
+    return [style.save(draw, folder / f"{name}.{kind}") for name, draw in drawn for kind in ("png", "svg")]

@@ -7,10 +7,14 @@ Figures are made without pyplot, so that no window system and no global state is
 
 from __future__ import annotations
 
+import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pagewalk.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +58,19 @@ def drawing() -> Iterator[None]:
 
     with matplotlib.style.context(["default", _RC]):
         yield
+
+
+def save(draw: Callable[[], Figure], target: Path) -> Path:
+    """Draw and save as the name's ending says (.png, .svg), whole or not at all.
+
+    The same figure gives the same bytes, but only once: saving one twice would give others.
+    """
+    picture = io.BytesIO()
+    kind = target.suffix.removeprefix(".")
+    with drawing():
+        draw().savefig(picture, format=kind, metadata={"Date" if kind == "svg" else "Software": None})
+    write_whole(target, picture.getvalue())
+    return target
 
 
 def hue(mapping: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from pagewalk.errors import BadInput
+from pagewalk.errors import BadInput, meant
 from pagewalk.files import read_at_most
 from pagewalk.hardware.load import load
 from pagewalk.linux.boot import TABLE_PARAMETERS
@@ -84,7 +84,7 @@ def read(name_or_path: str) -> Scenario:
         content = tomllib.loads(read_at_most(path, LARGEST_BYTES).decode())
         scenario = msgspec.convert(_sized(content), Scenario)
     except OSError as error:
-        mend = f"name a file, or one of: {', '.join(known)}"
+        mend = meant(name_or_path, known) or "name a file, or one of pagewalk run --list"
         raise BadInput(name_or_path, error.strerror or "cannot be read", mend) from error
     except UnicodeDecodeError as error:
         raise BadInput(path, f"byte {error.start} is not UTF-8", "save it as UTF-8") from error

@@ -174,8 +174,6 @@ def _lines(axes: Axes, lives: Sequence[KernelLife], series: Sequence[Sequence[fl
 
 def save_life(result: Result, folder: Path) -> list[Path]:
     """Write the figure as ``life.png`` and ``life.svg``; nothing where nothing happened."""
-    from pagewalk.report.figures import save
-
     if not any(growth_kb(life) or total(life, "flush-all", "failure") for life in result.kernels):
         return []
-    return [save(lambda: along_events(result), folder / f"life.{kind}", kind) for kind in ("png", "svg")]
+    return [style.save(lambda: along_events(result), folder / f"life.{kind}") for kind in ("png", "svg")]

@@ -1,6 +1,5 @@
 """Reading case files; every refusal names file, key and mend."""
 
-import difflib
 import re
 import tomllib
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from pagewalk.errors import BadInput
+from pagewalk.errors import BadInput, meant
 from pagewalk.hardware.load import build, load
 from pagewalk.hardware.machine import Machine
 from pagewalk.study.validation.case import (
@@ -67,7 +66,7 @@ def read(name_or_path: str) -> Case:
         if isinstance(error, UnicodeDecodeError):
             raise BadInput(f"{path}: byte {error.start}", "not UTF-8 text", "give a TOML file") from None
         what = getattr(error, "strerror", None) or "cannot be read"
-        mend = "name a case file, or one of pagewalk validate --list"
+        mend = meant(name_or_path, packaged()) or "name a case file, or one of pagewalk validate --list"
         raise BadInput(name_or_path[:200], what, mend) from None
     return build_case(content, path)
 
@@ -257,8 +256,7 @@ def _meant(said: str, known: Sequence[str]) -> str:
             return f"that is {name} here"
         if word in known:
             return f"that is {word} here"
-    near = difflib.get_close_matches(said[:40], known, 1)
-    return f"did you mean {near[0]}?" if near else ""
+    return meant(said, known)
 
 
 def _choices(key: str) -> str:

@@ -1,14 +1,20 @@
 """machines."""
 
 import click
-import msgspec
 
-from pagewalk.cli.answer import json_option, printed
+from pagewalk.cli.answer import as_json, json_option, printed
+from pagewalk.cli.usage import examples
 from pagewalk.errors import BadInput
 from pagewalk.hardware.load import NOT_MODELLED, load, names, sources
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pagewalk machines",
+        "pagewalk machines amd-zen4-genoa",
+        "pagewalk machines --diff amd-zen3-milan amd-zen4-genoa",
+    )
+)
 @click.argument("name", required=False)
 @click.option("--diff", nargs=2, metavar="A B", help="Figures in which two presets or files differ.")
 @json_option
@@ -24,8 +30,7 @@ def machines(name: str | None, diff: tuple[str, str] | None, json_file: str | No
     found = [load(name)] if name else [load(preset) for preset in names()]
     if json_file:
         content = found[0] if name else {"schema": "pagewalk.machines/1", "machines": found}
-        encoded = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-        if printed(encoded, json_file):
+        if printed(as_json(content), json_file):
             return
     from pagewalk.report.catalogue.machines import show, show_list
 

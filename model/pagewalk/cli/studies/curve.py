@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,29 +9,32 @@ from typing import TYPE_CHECKING
 import click
 
 from pagewalk.cli.answer import json_option, printed
-from pagewalk.cli.progress import progress
+from pagewalk.cli.progress import progress, say_if_compiling
+from pagewalk.cli.usage import MACHINE, examples, mappings_option, plot_option
 from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
 
 if TYPE_CHECKING:
     from pagewalk.hardware.machine import Machine
     from pagewalk.study.replays import Subject
 
 
-@click.command()
-@click.argument("trace")
-@click.option(
-    "--mapping", "mappings", multiple=True, metavar="base|pmd|recorded|contpte", help="May be repeated."
+@click.command(
+    epilog=examples(
+        "pagewalk curve sample:gitdiff --plot curve.svg",
+        "pagewalk curve sample:gitdiff -m amd-zen3-milan --sample 0.1",
+    )
 )
+@click.argument("trace")
+@mappings_option
 @click.option(
     "--machine",
     "-m",
     default="textbook-setassoc",
     show_default=True,
     metavar="NAME|FILE.toml",
-    help="Whose L1 stands before the set-associative second levels.",
+    help=f"{MACHINE} Its L1 stands before the set-associative second levels.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw the curves.")
+@plot_option("Draw the curves.")
 @json_option
 @click.option("--sample", type=float, metavar="SHARE", help="Of the sets: second levels only, with an error.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the sample.")
@@ -52,8 +54,6 @@ def curve(
     """
     import msgspec
 
-    if plot is not None and plot.suffix not in (".svg", ".png"):
-        raise BadInput(plot, "is neither .svg nor .png", "name it so")
     from pagewalk.hardware.load import load, names
     from pagewalk.study.curve import curves
     from pagewalk.study.replays import subject
@@ -65,12 +65,13 @@ def curve(
             raise BadInput("--plot", "a sample has no fully associative sizes to draw", "leave out --sample")
         _sampled(opened, wanted, described, sample, seed, json_file)
         return
+    say_if_compiling()
     with progress("measuring", opened.trace.accesses) as advance:
         measured = curves(opened, wanted, described, advance)
     found, encoded = measured.curves, msgspec.json.encode(measured) + b"\n"
     if plot is not None:
-        from pagewalk.report import style
         from pagewalk.report.studies.curve import figure
+        from pagewalk.report.style import save
 
         processors = {name: load(name) for name in names() if not name.startswith(("textbook", "virtuoso"))}
         sizes = {
@@ -80,12 +81,7 @@ def curve(
             for name, p in processors.items()
             if p.geometry == described.geometry and p.guest is None
         }
-        picture = io.BytesIO()
-        with style.drawing():
-            kind = plot.suffix.removeprefix(".")
-            drawn = figure(opened.trace.name, found, sizes)
-            drawn.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {})
-        write_whole(plot, picture.getvalue())
+        save(lambda: figure(opened.trace.name, found, sizes), plot)
     if printed(encoded, json_file):
         return
     from pagewalk.report.studies.curve import show

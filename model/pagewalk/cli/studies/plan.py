@@ -8,6 +8,7 @@ import click
 
 from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.progress import progress
+from pagewalk.cli.usage import MACHINE, examples, page_option
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 
@@ -28,12 +29,18 @@ def _file_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sudo .venv/bin/pagewalk plan --out plan.html",
+        "pagewalk plan --vmallocinfo F --meminfo F --buddyinfo F --kernel 6.12 -m amd-zen3-milan",
+        "pagewalk plan --fleet DIR --out fleet.html",
+    )
+)
 @_file_options
 @click.option(
     "--kernel", default="", metavar="RELEASE", help="Of the machine, like 6.12; else as its files say."
 )
-@click.option("--machine", "-m", default="", metavar="NAME|FILE.toml", help="Its processor; else by cpuinfo.")
+@click.option("--machine", "-m", default="", metavar="NAME|FILE.toml", help=f"{MACHINE} Else by cpuinfo.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True, max=1e12),
@@ -50,9 +57,7 @@ def _file_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="DIR",
     help="Many machines: a folder of files for each.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write the plan as a page too."
-)
+@page_option("Write the plan as a page too.")
 @json_option
 def plan(
     kernel: str,

@@ -6,11 +6,25 @@ from pathlib import Path
 
 import click
 
-from pagewalk.cli.progress import progress
+from pagewalk.cli.progress import progress, say_if_compiling
+from pagewalk.cli.usage import block, examples
 from pagewalk.errors import BadInput
 
+GRID = block(
+    "SWEEP.toml (docs/sweeps.md has all its keys):",
+    'schema = "pagewalk.sweep/1"',
+    'traces = ["sample:gitdiff"]',
+    'machines = ["textbook-setassoc"]',
+    "[vary]",
+    '"tlb.STLB.entries" = [512, 1024, 1536]',
+)
 
-@click.command()
+
+@click.command(
+    epilog=GRID
+    + "\n\n"
+    + examples("pagewalk sweep grid.toml", "pagewalk sweep grid.toml --scheduler tcp://host:8786")
+)
 @click.argument("grid", metavar="SWEEP.toml", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the rows; out/NAME unless named.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, like tcp://host:8786.")
@@ -29,11 +43,14 @@ def sweep(grid: Path, out: Path | None, scheduler: str | None, separately: bool,
     folder = out or Path("out") / grid.stem
     if folder.exists() and not folder.is_dir():
         raise BadInput(folder, "is not a folder", "name another with --out")
+    say_if_compiling()
     with progress("cells", sum(1 for _ in cells(wanted))) as advance:
         executor = _cluster(scheduler) if scheduler else None
         rows = run(wanted, folder, executor, advance, not separately, device)
-    failed = sum("error" in row for row in rows)
-    click.echo(f"{len(rows):,} cells, {failed:,} of them no possible machine; cells.csv is in {folder}/")
+    failed = [row["error"] for row in rows if "error" in row]
+    if len(failed) == len(rows):
+        raise BadInput(grid, f"no cell is a possible machine: {failed[0]}", "mend machines or [vary]")
+    click.echo(f"{len(rows):,} cells, {len(failed):,} of them no possible machine; cells.csv is in {folder}/")
     if device:
         click.echo(f"{device.machines:,} replayed on {device.device.name}")
 

@@ -12,7 +12,8 @@ import click
 
 from pagewalk.cli.answer import json_option, printed
 from pagewalk.cli.listing import listing
-from pagewalk.cli.progress import progress
+from pagewalk.cli.progress import progress, say_if_compiling
+from pagewalk.cli.usage import examples, machines_option, mappings_option
 from pagewalk.errors import BadInput
 from pagewalk.files import ready, write_whole
 from pagewalk.replay.result import Result, encode
@@ -34,7 +35,7 @@ def _replayed(
     from pagewalk.study.replays import replays, result
 
     loaded = [load(name) for name in machines]
-    _say_if_compiling()
+    say_if_compiling()
     total = opened.trace.accesses * len(loaded) * len(mappings)
     with progress("replaying", total) as advance:
         found = replays(
@@ -55,18 +56,11 @@ def _played(scenario: Scenario) -> Result:
 
     machines = [load(name) for name in scenario.machines]
     lives = lives_of(scenario, machines)
-    _say_if_compiling()
+    say_if_compiling()
     records = {(name, arch): one.trace.accesses for (name, arch), one in lives.items()}
     total = sum(records[table.name, m.geometry] for m in machines for table in scenario.kernel)
     with progress("replaying", total) as advance:
         return played(scenario, machines, lives, shlex.join(["pagewalk", *sys.argv[1:]]), advance)
-
-
-def _say_if_compiling() -> None:
-    from pagewalk.kernels import _jit
-
-    if not _jit.WARM:
-        print("compiling kernels (once)", file=sys.stderr)
 
 
 def _answer(found: Result, json_file: str | None) -> None:
@@ -79,12 +73,16 @@ def _answer(found: Result, json_file: str | None) -> None:
     show_life(found)
 
 
-@click.command()
-@click.argument("trace")
-@click.option("--machine", "-m", "machines", multiple=True, metavar="NAME|FILE.toml", help="May be repeated.")
-@click.option(
-    "--mapping", "mappings", multiple=True, metavar="base|pmd|recorded|contpte", help="May be repeated."
+@click.command(
+    epilog=examples(
+        "pagewalk replay sample:gitdiff -m amd-zen3-milan -m intel-sapphire-rapids",
+        "pagewalk replay ls.trace -m mine.toml --json result.json",
+        "pagewalk replay 'synth:zipf?size=1G&accesses=1e7' --mapping base",
+    )
 )
+@click.argument("trace")
+@machines_option
+@mappings_option
 @click.option("--fetches", is_flag=True, help="Instruction fetches too, where one L1 TLB serves all.")
 @click.option(
     "--cache-mode",
@@ -117,7 +115,10 @@ def replay(
     threads: int | None,
     json_file: str | None,
 ) -> None:
-    """Replay TRACE over mappings and machines; base and pmd on intel-skylake-sp unless named."""
+    """Replay TRACE over mappings and machines; base and pmd on intel-skylake-sp unless named.
+
+    TRACE is a trace folder, another tool's file (pagewalk trace formats), sample:gitdiff or synth:KIND.
+    """
     from pagewalk.study.replays import subject
 
     chosen = machines or ("intel-skylake-sp",)
@@ -126,7 +127,14 @@ def replay(
     _answer(found, json_file)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pagewalk run",
+        "pagewalk run --list",
+        "pagewalk run exchange",
+        "pagewalk run mine.toml --out results/mine",
+    )
+)
 @click.argument("scenario", default="gitdiff")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for figures and JSON; out/NAME unless named."

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from pagewalk.cli.progress import progress
+from pagewalk.cli.progress import progress, say_if_compiling
+from pagewalk.cli.usage import examples
 from pagewalk.errors import BadInput
 from pagewalk.files import write_whole
 from pagewalk.study import baseline
@@ -34,7 +35,11 @@ def _say(moved: Sequence[Difference], changed_inputs: Sequence[str]) -> None:
         click.echo(f"{name} is not the one that the baseline was made with")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pagewalk check", 'pagewalk check --update --reason "arm64 walks read the contiguous entry once"'
+    )
+)
 @click.argument("file", type=click.Path(path_type=Path), default=baseline.DEFAULT)
 @click.option("--update", is_flag=True, help="Write the new figures into FILE; needs --reason.")
 @click.option("--reason", help="Why the figures moved, for those who read the file later.")
@@ -50,6 +55,7 @@ def check(file: Path, update: bool, reason: str | None) -> None:
         )
     old = baseline.read(file)
     opened = baseline.open_grid(old.grid)
+    say_if_compiling()
     with progress("replaying", opened.records) as advance:
         cells, inputs = baseline.measure(opened, advance), opened.inputs
     moved = list(baseline.differences(old.figures, cells))

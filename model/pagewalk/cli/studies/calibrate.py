@@ -1,17 +1,17 @@
 """calibrate."""
 
-import io
 from pathlib import Path
 from shlex import quote
 
 import click
 
 from pagewalk.cli.progress import progress
+from pagewalk.cli.usage import examples
 from pagewalk.errors import BadInput
 from pagewalk.files import ready, write_whole
 
 
-@click.command()
+@click.command(epilog=examples("pagewalk calibrate --out mine.toml", "pagewalk validate mine.case.toml"))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -39,12 +39,9 @@ def calibrate(out: Path) -> None:
     write_whole(out.with_suffix(".case.toml"), case_file(found, out.name).encode())
     write_whole(out.with_suffix(".json"), curves(found))
     from pagewalk.report.studies.calibration import figure, show
-    from pagewalk.report.style import drawing
+    from pagewalk.report.style import save
 
-    picture = io.BytesIO()
-    with drawing():
-        figure(found).savefig(picture, format="png")
-    write_whole(out.with_suffix(".png"), picture.getvalue())
+    save(lambda: figure(found), out.with_suffix(".png"))
     show(found)
     click.echo(f"\nWritten: {out}, and beside it .case.toml, .json, .png")
     click.echo(f"Next: pagewalk validate {quote(str(out.with_suffix('.case.toml')))}")

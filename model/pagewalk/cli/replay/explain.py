@@ -2,16 +2,27 @@
 
 import click
 
-from pagewalk.cli.answer import json_option, printed
+from pagewalk.cli.answer import as_json, json_option, printed
+from pagewalk.cli.progress import say_if_compiling
+from pagewalk.cli.usage import MACHINE, MAPPING, examples
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pagewalk explain sample:gitdiff -n 1000",
+        "pagewalk explain sample:gitdiff -n 16 -m amd-zen4-genoa --mapping pmd",
+    )
+)
 @click.argument("trace")
 @click.option(
     "--access", "-n", type=click.IntRange(min=0), required=True, help="Number of the access, from 0."
 )
-@click.option("--machine", "-m", default="intel-skylake-sp", show_default=True, metavar="NAME|FILE.toml")
-@click.option("--mapping", default="base", show_default=True, metavar="base|pmd|recorded|contpte")
+@click.option(
+    "--machine", "-m", default="intel-skylake-sp", show_default=True, metavar="NAME|FILE.toml", help=MACHINE
+)
+@click.option(
+    "--mapping", default="base", show_default=True, metavar="base|pmd|recorded|contpte", help=MAPPING
+)
 @click.option("--fetches", is_flag=True, help="Instruction fetches too, where one L1 TLB serves all.")
 @json_option
 def explain(
@@ -27,12 +38,11 @@ def explain(
     from pagewalk.study.replays import subject
 
     described, opened = load(machine), subject(trace)
+    say_if_compiling()
     found = look(opened.trace, opened.mapped(mapping, described), described, access, fetches=fetches or None)
     if json_file:
         which = {"schema": "pagewalk.explanation/1", "machine": described.id, "mapping": mapping}
-        encoded = msgspec.json.encode({**which, **msgspec.to_builtins(found)})
-        written = msgspec.json.format(encoded, indent=1) + b"\n"
-        if printed(written, json_file):
+        if printed(as_json({**which, **msgspec.to_builtins(found)}), json_file):
             return
     console = Console(highlight=False)
     console.print(

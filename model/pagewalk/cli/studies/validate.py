@@ -6,16 +6,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.cli.answer import json_option, printed
+from pagewalk.cli.answer import as_json, json_option, printed
 from pagewalk.cli.listing import listing
-from pagewalk.cli.progress import progress
+from pagewalk.cli.progress import progress, say_if_compiling
+from pagewalk.cli.usage import examples
 from pagewalk.errors import BadInput
 
 if TYPE_CHECKING:
     from pagewalk.study.validation.case import Case
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pagewalk validate",
+        "pagewalk validate gups-cascade-lake-4k mine.case.toml",
+        "pagewalk validate --bands knees-zen3",
+    )
+)
 @click.argument("cases", nargs=-1, metavar="[CASE.toml]...")
 @click.option("--list", "list_", is_flag=True, help="List the cases that come with pagewalk.")
 @click.option(
@@ -35,6 +42,7 @@ def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | 
     if bands and not cases:
         raise BadInput("--bands", "takes some seconds to minutes a case", "name the cases")
     chosen = [read(name) for name in cases or packaged()]
+    say_if_compiling()
     if bands:
         _bands(chosen, json_file)
         return
@@ -51,14 +59,11 @@ def validate(cases: tuple[str, ...], list_: bool, bands: bool, json_file: str | 
 
 
 def _bands(cases: list[Case], json_file: str | None) -> None:
-    import msgspec
-
     from pagewalk.report.studies.validation import show_bands
     from pagewalk.study.validation.sensitivity import Bands, bands, tried
 
     with progress("varying assumed figures", sum(map(tried, cases))) as advance:
         found = Bands(bands=[band for case in cases for band in bands(case, advance)])
-    encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
-    if printed(encoded, json_file):
+    if printed(as_json(found), json_file):
         return
     show_bands(found)

@@ -4,17 +4,16 @@ import math
 
 import click
 
-from pagewalk.cli.answer import json_option, printed
-from pagewalk.cli.progress import progress
+from pagewalk.cli.answer import as_json, json_option, printed
+from pagewalk.cli.progress import progress, say_if_compiling
+from pagewalk.cli.usage import examples, machines_option, mappings_option
 from pagewalk.errors import BadInput
 
 
-@click.command()
+@click.command(epilog=examples("pagewalk sample sample:gitdiff -m textbook-setassoc --check"))
 @click.argument("trace")
-@click.option("--machine", "-m", "machines", multiple=True, metavar="NAME|FILE.toml", help="May be repeated.")
-@click.option(
-    "--mapping", "mappings", multiple=True, metavar="base|pmd|recorded|contpte", help="May be repeated."
-)
+@machines_option
+@mappings_option
 @click.option(
     "--share",
     type=click.FloatRange(0, 0.5, min_open=True),
@@ -37,9 +36,6 @@ def sample(
     """Estimate the misses of TRACE from windows of it, each warmed up, with error bars."""
     if math.isnan(share):
         raise BadInput("--share", "is no number", "give one above 0, up to 0.5")
-    import msgspec
-
-    from pagewalk.cli.traces import announce_compiling
     from pagewalk.hardware.load import load
     from pagewalk.report.studies.sampling import show
     from pagewalk.study.replays import subject
@@ -47,7 +43,7 @@ def sample(
 
     loaded = [load(name) for name in machines or ("intel-skylake-sp",)]
     opened = subject(trace)
-    announce_compiling()
+    say_if_compiling()
     with progress("sampling", opened.trace.accesses) as advance:
         found = sampled(
             opened,
@@ -58,7 +54,6 @@ def sample(
             check=check,
             progress=advance,
         )
-    encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
-    if printed(encoded, json_file):
+    if printed(as_json(found), json_file):
         return
     show(found)

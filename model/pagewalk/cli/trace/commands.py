@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import sys
+import re
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagewalk.cli.answer import json_option, printed
-from pagewalk.cli.cutting import cutting, part
-from pagewalk.cli.progress import progress
-from pagewalk.cli.recording import record
-from pagewalk.errors import BadInput
-from pagewalk.files import write_whole
+from pagewalk.cli.answer import as_json, json_option, printed
+from pagewalk.cli.progress import progress, say_if_compiling
+from pagewalk.cli.trace.cutting import cutting, part
+from pagewalk.cli.trace.recording import record
+from pagewalk.cli.trace.written import written
+from pagewalk.cli.usage import examples, plot_option
 from pagewalk.trace.synth.kinds import KINDS
 from pagewalk.trace.synth.spec import fields, make
 
@@ -33,39 +31,30 @@ def trace() -> None:
     """
 
 
-def announce_compiling() -> None:
-    """Say so when kernels are going to be compiled."""
-    from pagewalk.kernels import _jit
-
-    if not _jit.WARM:
-        print("compiling kernels (once)", file=sys.stderr)
-
-
 format_option = click.option(
     "--format", "format_", default="", metavar="NAME", help="The file's format; else its content decides."
 )
 
 
-@trace.command()
+@trace.command(
+    short_help="what a trace is: accesses, pages, where they lie",
+    epilog=examples("pagewalk trace info sample:gitdiff --plot gitdiff.svg"),
+)
 @click.argument("trace")
 @format_option
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|png", help="Draw it, too.")
+@plot_option("Draw it, too.")
 @json_option
 def info(trace: str, format_: str, plot: Path | None, json_file: str | None) -> None:
     """Print what TRACE is: accesses, pages, where they lie, size on disk.
 
     The drawing shows addresses over time, how hot pages are, and how far back accesses reach.
     """
-    import msgspec
-
     from pagewalk.linux.layout import read_layout
     from pagewalk.report.trace.information import information
     from pagewalk.report.trace.terminal import show
     from pagewalk.trace.open import open_trace
 
-    if plot is not None and plot.suffix not in (".svg", ".png"):
-        raise BadInput(plot, "is neither .svg nor .png", "name it so")
-    announce_compiling()
+    say_if_compiling()
     opened = open_trace(trace, format_)
     folder = opened.origin
     layout = read_layout(folder) if folder is not None and folder.is_dir() else None
@@ -73,28 +62,22 @@ def info(trace: str, format_: str, plot: Path | None, json_file: str | None) -> 
         found = information(opened, layout, advance)
     if plot is not None:
         _draw(opened, layout, plot)
-    encoded = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
-    if printed(encoded, json_file):
+    if printed(as_json(found), json_file):
         return
     show(found)
 
 
 def _draw(opened: Trace, layout: Layout | None, plot: Path) -> None:
-    from pagewalk.report import style
+    from pagewalk.report.style import save
     from pagewalk.report.trace.picture import figure
     from pagewalk.trace.density import density
 
     with progress("looking", opened.accesses) as advance:
         seen = density(opened, advance)
-    picture = io.BytesIO()
-    kind = plot.suffix.removeprefix(".")
-    with style.drawing():
-        drawn = figure(opened, layout, seen)
-        drawn.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {})
-    write_whole(plot, picture.getvalue())
+    save(lambda: figure(opened, layout, seen), plot)
 
 
-@trace.command()
+@trace.command(short_help="formats that a trace can be read from")
 def formats() -> None:
     """List the formats that a trace can be read from, and what each tells of an access."""
     from pagewalk.report.trace.terminal import show_formats
@@ -103,7 +86,14 @@ def formats() -> None:
     show_formats(list(readers()))
 
 
-@trace.command()
+@trace.command(
+    short_help="write a trace, or part of it, as a trace folder",
+    epilog=examples(
+        "pagewalk trace convert trace.zip traces/mine",
+        "pagewalk trace convert sample:gitdiff loads --kinds load --records 0:1000000",
+        "perf script -F +addr,+ip | pagewalk trace convert - traces/mine",
+    ),
+)
 @click.argument("trace", metavar="IN")
 @click.argument("out", type=click.Path(path_type=Path))
 @format_option
@@ -119,7 +109,7 @@ def convert(trace: str, out: Path, format_: str, plain: bool, **wanted: Any) -> 
     from pagewalk.trace.store.write import new_target, write_stream, write_trace
 
     new_target(out)
-    announce_compiling()
+    say_if_compiling()
     path = Path("/dev/stdin" if trace == "-" else trace)
     whole = not plain and all(value in (None, ()) for value in wanted.values())
     if whole and (path.is_file() or path.is_fifo()):
@@ -139,7 +129,11 @@ def convert(trace: str, out: Path, format_: str, plain: bool, **wanted: Any) -> 
     written(out)
 
 
-@trace.group(no_args_is_help=False)
+@trace.group(
+    no_args_is_help=False,
+    short_help="make a synthetic trace",
+    epilog=examples("pagewalk trace synth zipf OUT --size 1G --accesses 1e7"),
+)
 def synth() -> None:
     """Make a synthetic trace."""
 
@@ -153,7 +147,7 @@ def _synth_command(name: str) -> click.Command:
 
         new_target(out)
         kind = make(name, {key: value for key, value in given.items() if value})
-        announce_compiling()
+        say_if_compiling()
         raw = generated(kind)
         with progress("making", kind.accesses) as advance:
             write_stream(raw.read(1 << 20), out, about=raw.about, progress=advance)
@@ -169,7 +163,14 @@ def _synth_command(name: str) -> click.Command:
         for field, (_, about) in described.items()
     ]
     out = click.Argument(["out"], type=click.Path(path_type=Path))
-    return click.Command(name, callback=make_trace, params=[out, *options], help=KINDS[name].__doc__)
+    about = KINDS[name].__doc__ or ""
+    return click.Command(
+        name,
+        callback=make_trace,
+        params=[out, *options],
+        help=about,
+        short_help=re.split(r"[:;.]", about)[0],
+    )
 
 
 def _default(name: str, field: str) -> str:
@@ -188,9 +189,3 @@ def _default(name: str, field: str) -> str:
 trace.add_command(record)
 for _name in KINDS:
     synth.add_command(_synth_command(_name))
-
-
-def written(out: Path) -> None:
-    """Say what was written, and what to do next."""
-    size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"{out}: {size:,} bytes\nNext: pagewalk trace info {quote(str(out))}", err=True)

@@ -1,0 +1,1 @@
+"""machines, kernels."""

@@ -1,0 +1,1 @@
+"""trace, with its own commands."""
