@@ -21,6 +21,14 @@ def _found(package: str) -> str:
         return "not installed"
 
 
+def _processor() -> str:
+    from pagewalk.study.calibration.timed.here import here
+
+    found = here()
+    mine = found.preset if found.exact else "no preset; pagewalk calibrate measures it"
+    return f"{found.processor}{', in a guest' if found.guest else ''}: {mine}"
+
+
 def _perf() -> str:
     path = Path("/proc/sys/kernel/perf_event_paranoid")
     if not path.exists():
@@ -60,6 +68,7 @@ def doctor(warm: bool) -> None:
         ("pagewalk", __version__),
         ("python", f"{platform.python_version()} ({sys.implementation.name})"),
         *((name, _found(name)) for name in ("numpy", "numba", "llvmlite", "matplotlib", "zstandard", "asv")),
+        ("processor", _processor()),
         ("CPUs", f"{len(os.sched_getaffinity(0))} usable, {platform.machine()}"),
         ("kernel", platform.release()),
         ("numba loads in", f"{loaded:.2f} s"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pagewalk.errors import BadInput
+from pagewalk.hardware.detect import preset_of
 from pagewalk.linux.geometry import GEOMETRIES
 from pagewalk.linux.observe.boot_log import BootLog, LoggedTable, read_boot_log
 from pagewalk.linux.observe.events import Event, read_events
@@ -30,19 +31,6 @@ DEFAULT_MACHINE = {
     "riscv": "riscv-sifive-p550",
 }
 """Processor taken where none is told, by the beginning of the geometry's name. Our choice."""
-
-_CPUS = (
-    ("GenuineIntel", 6, (85,), "intel-skylake-sp"),
-    ("GenuineIntel", 6, (106, 108), "intel-ice-lake-sp"),
-    ("GenuineIntel", 6, (143, 207), "intel-sapphire-rapids"),
-    ("GenuineIntel", 6, (173,), "intel-granite-rapids"),
-    ("AuthenticAMD", 23, (49,), "amd-zen2-rome"),
-    ("AuthenticAMD", 25, tuple(range(0x10)), "amd-zen3-milan"),
-    ("AuthenticAMD", 25, (*range(0x10, 0x20), *range(0xA0, 0xB0)), "amd-zen4-genoa"),
-    ("AuthenticAMD", 26, tuple(range(0x20)), "amd-zen5-turin"),
-)
-"""Vendor, family, models, preset of ``/proc/cpuinfo``. 25/1 and 6/207 are those of the reference's own
-measurements; the rest are Linux arch/x86/include/asm/intel-family.h and kernel/cpu/amd.c, from memory."""
 
 
 @dataclass(frozen=True)
@@ -280,12 +268,9 @@ def _processor(cpu: dict[str, str], cut: str, notes: list[str]) -> str:
         notes.append(
             "this is a guest: its walks are two-dimensional, and cost more than said here for bare metal"
         )
-    for vendor, family, models, preset in _CPUS:
-        if (cpu.get("vendor_id"), cpu.get("cpu family")) == (vendor, str(family)) and cpu.get(
-            "model", ""
-        ) in {str(model) for model in models}:
-            notes.append(f"processor: {preset}, by family {family} model {cpu['model']}")
-            return preset
+    if preset := preset_of(cpu):
+        notes.append(f"processor: {preset}, by family {cpu['cpu family']} model {cpu['model']}")
+        return preset
     chosen = next(preset for name, preset in DEFAULT_MACHINE.items() if cut.startswith(name))
     known = cpu.get("model name") or "one that no file tells"
     notes.append(f"processor: {known}; {chosen} stands in (our choice), --machine names another")

@@ -4,18 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-X86_PRESETS = (
-    ("AuthenticAMD", 23, range(0x30, 0x100), "amd-zen2-rome"),
-    ("AuthenticAMD", 25, (*range(0x10), *range(0x20, 0x60)), "amd-zen3-milan"),
-    ("AuthenticAMD", 25, (*range(0x10, 0x20), *range(0x60, 0xB0)), "amd-zen4-genoa"),
-    ("AuthenticAMD", 26, range(0x100), "amd-zen5-turin"),
-    ("GenuineIntel", 6, (0x55,), "intel-skylake-sp"),
-    ("GenuineIntel", 6, (0x6A, 0x6C), "intel-ice-lake-sp"),
-    ("GenuineIntel", 6, (0x8F, 0xCF), "intel-sapphire-rapids"),
-    ("GenuineIntel", 6, (0xAD, 0xAE), "intel-granite-rapids"),
-)
-"""Vendor, family, models -> preset. Linux arch/x86/include/asm/intel-family.h, and AMD's families as is
-generally known; written from memory."""
+from pagewalk.hardware.detect import preset_of
 
 NEAREST = {"AuthenticAMD": "amd-zen4-genoa", "GenuineIntel": "intel-sapphire-rapids"}
 """For other processors of these vendors. Ours."""
@@ -55,13 +44,13 @@ def here(root: Path = Path("/")) -> Here:
         text = ""
     found = dict(re.findall(r"^([^:\n]+?)\s*:\s*(.*)$", text, re.M))
     vendor = found.get("vendor_id", "")
-    family, model = (int(found.get(key, "0") or 0) for key in ("cpu family", "model"))
-    known = [p for v, f, models, p in X86_PRESETS if (v, f) == (vendor, family) and model in models]
+    family, model = (found.get(key, "unknown") for key in ("cpu family", "model"))
+    known = preset_of(found)
     name = f"{found.get('model name', 'unknown')} (family {family}, model {model})"
     return Here(
         name,
         "hypervisor" in found.get("flags", "").split(),
-        known[0] if known else NEAREST.get(vendor, OTHERWISE),
+        known or NEAREST.get(vendor, OTHERWISE),
         bool(known),
         _caches(root / "sys/devices/system/cpu/cpu0/cache"),
     )
