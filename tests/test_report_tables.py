@@ -54,7 +54,7 @@ def test_the_answer_says_what_becomes_of_all_waiting_where_stlb_hits_count_too()
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (1000, 1000, "PMD leaves leave the walk cycles as they are on"),
+        (1000, 1000, "PMD leaves do not change the walk cycles on"),
         (1000, 0, "PMD leaves save all of the walk cycles on"),
         (0, 1000, "PMD leaves bring walk cycles where there were none on"),
         (1000, 3000, "PMD leaves cost 3.0 times the walk cycles on"),
@@ -217,3 +217,10 @@ def test_a_table_loads_neither_numba_nor_matplotlib():
         "sys.exit(bool({'numba', 'matplotlib', 'rich'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_of_three_mappings_the_change_says_from_which_to_which():
+    three = fakes.result(*(fakes.replay(mapping) for mapping in ("base", "pmd", "recorded")))
+    two = fakes.result(fakes.replay("base"), fakes.replay("pmd"))
+    assert "base to pmd" in tables.text(three)
+    assert "base to pmd" not in tables.text(two)

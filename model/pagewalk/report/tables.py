@@ -79,7 +79,7 @@ def _parts(result: Result, width: int) -> Iterable[RenderableType]:
     if len(machines) > 1:
         for key in ("walk", "exposed"):
             yield ""
-            yield _machines(machines, key)
+            yield _machines(machines, key, found)
     if len(machines) <= DETAILED:
         pairs = {comparison.after.machine: comparison for comparison in found}
         for machine, replays in machines.items():
@@ -130,7 +130,7 @@ def _measures(
     table = _table(
         f"{machine}, per 1000 accesses",
         *(replay.mapping for replay in replays),
-        *(["change"] if pair else []),
+        *([words.moved([replay.mapping for replay in replays], pair)] if pair else []),
     )
     for position, measure in enumerate(measures(replays, instructions)):
         in_bytes = measure.unit == "bytes"
@@ -205,10 +205,12 @@ def _caller_row(
     )
 
 
-def _machines(machines: dict[str, list[Replay]], key: str) -> Table:
+def _machines(machines: dict[str, list[Replay]], key: str, found: Sequence[Comparison]) -> Table:
     """One row for each machine: cycles of one kind under its mappings."""
     names = list(dict.fromkeys(replay.mapping for replays in machines.values() for replay in replays))
-    table = _table(f"{key} cycles per 1000 accesses", *names, *(["change"] if len(names) > 1 else []))
+    table = _table(
+        f"{key} cycles per 1000 accesses", *names, *([words.moved(names, found[0])] if found else [])
+    )
     for machine, replays in machines.items():
         rates = {r.mapping: per_1000(r.cycles.get(key, 0), r.counts.get("accesses", 0)) for r in replays}
         places = words.decimals(rates.values())

@@ -143,7 +143,7 @@ def effect(measure: Measure, ending: str = "") -> str:
     if moved is None:
         return f"bring{ending} {measure.name} where there were none"
     if moved == 0:
-        return f"leave{ending} the {measure.name} as they are"
+        return f"do{'es' if ending else ''} not change the {measure.name}"
     if moved < 0:
         return f"save{ending} {_percent(-moved) if after else 'all'} of the {measure.name}"
     if moved >= 1:
@@ -261,6 +261,11 @@ def several(names: Sequence[str]) -> str:
     if len(names) > 3:
         return f"{names[0]} and {len(names) - 1} others"
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+
+
+def moved(mappings: Iterable[str], pair: Comparison) -> str:
+    """The head of a column of changes: of more than two mappings it says from which to which."""
+    return "change" if len(set(mappings)) == 2 else f"{pair.before.mapping} to {pair.after.mapping}"
 
 
 def price(paid_bytes: int) -> str:

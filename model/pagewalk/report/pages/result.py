@@ -102,6 +102,8 @@ class Details(NamedTuple):
     machine: str
     verdict: str
     mappings: list[str]
+    moved: str
+    """Head of the column of changes."""
     measures: list[Row]
     stacks: list[tuple[str, list[Stack]]]
     who: str
@@ -259,6 +261,7 @@ def _section(number: int, named: Named) -> Section:
 def _details(
     anchor: str, result: Result, machine: str, replays: Sequence[Replay], pair: Comparison | None
 ) -> Details:
+    mappings = [replay.mapping for replay in replays]
     shown = pair or compare(replays[0], replays[0], result.trace.instructions)
     pictures = [
         (
@@ -280,7 +283,8 @@ def _details(
         anchor,
         machine,
         words.verdict(pair) if pair else "",
-        [replay.mapping for replay in replays],
+        mappings,
+        words.moved(mappings, shown),
         _measures(replays, pair, result),
         _stacks(replays),
         words.who(shown),

@@ -189,10 +189,10 @@ def _callers(plan: Plan, width: int) -> Table:
         "areas of a PMD and more",
         *(["areas"] if wide else []),
         "size",
-        "entries",
+        "STLB entries",
         *(["tables saved"] if wide else []),
         *([] if narrow else ["rounding"]),
-        "cycles",
+        "cycles saved\nan access",
     )
     for one in plan.callers or []:
         table.add_row(
