@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pagewalk.errors import BadInput
-from pagewalk.hardware.load import load
+from pagewalk.hardware.load import load, names
 from pagewalk.replay.result import Result, TraceFacts
 from pagewalk.report.words import decimals, millions, number, relative
 from pagewalk.study.compare import Comparison, by_machine, per_1000
@@ -52,9 +52,12 @@ def in_short(result: Result) -> str:
         for name, one in found.items()
         if one and one.costs
     ]
-    unknown = [name for name, one in found.items() if not (one and one.costs)]
+    others = [name for name, one in found.items() if not (one and one.costs)]
+    unknown = [name for name in others if name in names()]
+    files = [name for name in others if name not in names()]
     parts = [f"measured cycles and misses are off by: {', '.join(known)}"] if known else []
     parts += [f"never measured, so how far off is unknown: {', '.join(unknown)}"] if unknown else []
+    parts += [f"no packaged case tells how far off: {', '.join(files)}"] if files else []
     return "; ".join(parts)
 
 

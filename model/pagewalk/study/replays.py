@@ -15,6 +15,7 @@ import msgspec
 from pagewalk import __version__
 from pagewalk.errors import BadInput
 from pagewalk.hardware.figures import assumed_share
+from pagewalk.hardware.load import names
 from pagewalk.hardware.machine import Machine
 from pagewalk.linux.geometry import geometry
 from pagewalk.linux.layout import Layout, read_layout
@@ -155,10 +156,9 @@ def replays(
 def assumed(machine: Machine) -> list[str]:
     """Say how much of a machine is assumed, in a note; none where all is known."""
     some, every = assumed_share(machine)
+    name = machine.id if machine.id in names() else f"{machine.id}.toml"
     return (
-        [f"{some} of {every} figures of {machine.id} are assumed: pagewalk machines {machine.id}"]
-        if some
-        else []
+        [f"{some} of {every} figures of {machine.id} are assumed: pagewalk machines {name}"] if some else []
     )
 
 
