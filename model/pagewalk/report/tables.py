@@ -229,6 +229,8 @@ def assumptions(result: Result) -> list[str]:
     modes = {replay.cache_mode for replay in result.replays}
     if modes == {"walks-only"}:
         notes.append("Page-table reads have the data caches to themselves (walks-only).")
+    if modes == {"full"}:
+        notes.append("Page-table reads share the data caches with the trace's own accesses (full).")
     notes.append(
         "Modelled, not measured: counts are exact for the model, which has no prefetch and no speculation."
     )
