@@ -2,12 +2,23 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import strategies as st
 
-from pagewalk.hardware.machine import AddressSpaces, Cache, Flush, Guest, Machine, Memory, Psc, Tlb, Walker
+from pagewalk.hardware.machine import (
+    AddressSpaces,
+    Cache,
+    Flush,
+    Guest,
+    Machine,
+    Memory,
+    Policy,
+    Psc,
+    Tlb,
+    Walker,
+)
 from pagewalk.linux.geometry import Geometry, Leaf
 from pagewalk.linux.mapping import Mapping, Region
 from pagewalk.trace.trace import (
@@ -124,7 +135,8 @@ def _index(sets: int) -> st.SearchStrategy[str]:
     )
 
 
-POLICIES = ["lru", "fifo", "random", "tree-plru", "nru", "srrip", "mru+1%3-plru4"]
+POLICIES = list(get_args(Policy))
+"""All that a machine file may name; `mru+1%3-plru4` has 12 ways."""
 
 
 @st.composite
