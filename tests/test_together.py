@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 
 import msgspec
-import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from pagewalk.hardware.load import load
 from pagewalk.hardware.machine import Memory, Psc, Walker
-from pagewalk.kernels.sizes import lanes
 from pagewalk.replay.engine import replay
 from pagewalk.replay.tables import translate
 from pagewalk.replay.together import cpus as cpus_module
@@ -196,7 +194,7 @@ def test_entries_that_need_more_bits_than_eight():
     mapped, pde = mapping(where.tolist()), Psc(name="PDE", level=2, entries=3)
     grid = [machine(tlb(1, 4), tlb(2, 16 * ways, ways), pde) for ways in range(1, 6)]
     stacks = Stacks(trace, mapped, translate(mapped, grid[0]), grid)
-    assert stacks.parts[0].walks.key.dtype == np.uint16
+    assert len(stacks.part.bits) == 16
     assert together(trace, mapped, grid) == [alone(trace, mapped, m) for m in grid]
 
 
@@ -218,45 +216,6 @@ def test_progress_counts_every_machine_once():
         done = []
         together(trace, mapping(range(9)), grid, progress=done.append, share=share)
         assert sum(done) == trace.accesses * len(grid)
-
-
-def plain_step(held, row, ways, key, looking, passed, count, depth):
-    any_looks = lanes.ask(looking, depth, 1)
-    return any_looks, any_looks and lanes.look_up(held, row, ways, key, looking, passed, count)
-
-
-compiled_step = numba.njit(plain_step)
-
-
-@pytest.mark.parametrize("step", [compiled_step, plain_step], ids=["compiled", "plain"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("ways", [1, 3, 4])
-def test_lanes_are_lists(step, dtype, ways):
-    """Each lane is an LRU list of its own, and only those that look take part."""
-    rng, none = np.random.default_rng(ways), np.iinfo(dtype).max
-    held = np.full((2 + ways, lanes.LANES), none, dtype)
-    lists = [[] for _ in range(lanes.LANES)]
-    passed, expected = np.zeros((3, lanes.LANES), dtype), np.zeros(lanes.LANES, int)
-    looking = np.zeros(lanes.LANES, dtype)
-    for _ in range(60):
-        key, depth = dtype(rng.integers(0, 6)), np.zeros((3, lanes.TABLES), np.uint8)
-        if rng.random() < 0.9:
-            depth[1] = rng.integers(0, lanes.WAYS + 1, lanes.TABLES)
-        missing = False
-        for lane, of in enumerate(lists):
-            if lane % lanes.WAYS < depth[1, lane // lanes.WAYS]:
-                if key in of:
-                    of.remove(key)
-                else:
-                    expected[lane] += 1
-                    missing = True
-                of.insert(0, key)
-                del of[ways:]
-        assert step(held, 2, ways, key, looking, passed, 1, depth) == (depth.any(), missing)
-    assert (passed[1] == expected).all()
-    assert (passed[[0, 2]] == 0).all()
-    for lane, of in enumerate(lists):
-        assert held[2:, lane].tolist() == of + [none] * (ways - len(of))
 
 
 def test_uncompiled_the_same():

@@ -1,4 +1,4 @@
-"""Many second levels, and the walk caches behind each, on a GPU: what `pagewalk.kernels.sizes.many` counts.
+"""Many second levels, and the walk caches behind each, on a GPU: what `pagewalk.kernels.sizes` counts.
 
 A block of threads has one table of LRU rows: those of one way to place units in sets, which serve 1 to 32
 ways at once (Mattson 1970). A row is a lane of a warp for each way. The warps of a block share out its sets:

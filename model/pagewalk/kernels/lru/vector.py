@@ -82,27 +82,29 @@ def _vector_at(context: Any, builder: Any, array_type: Any, array: Any, first: A
     return builder.bitcast(builder.gep(data, [first]), kind.as_pointer())
 
 
-def _fence(builder: Any, value: Any) -> Any:
-    """Keep LLVM from seeing through a vector of int32; costs no instruction.
+def fence(builder: Any, value: Any) -> Any:
+    """Keep LLVM from seeing through a vector of 32 bits or a multiple; costs no instruction.
 
     It would otherwise turn "select between new lanes and the row just loaded, store" into a masked store,
     which is microcoded on Zen 2 and 3 and cannot be forwarded to the next load of the row.
     """
-    kind = ir.VectorType(ir.FloatType(), value.type.count)
-    name = f"llvm.arithmetic.fence.v{value.type.count}f32"
-    fence = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
-    return builder.bitcast(builder.call(fence, [builder.bitcast(value, kind)]), value.type)
+    words = value.type.count * value.type.element.width // 32
+    kind = ir.VectorType(ir.FloatType(), words)
+    name = f"llvm.arithmetic.fence.v{words}f32"
+    through = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
+    return builder.bitcast(builder.call(through, [builder.bitcast(value, kind)]), value.type)
 
 
-def _shuffle(builder: Any, left: Any, right: Any, lanes: list[int]) -> Any:
+def shuffle(builder: Any, left: Any, right: Any, lanes: list[int]) -> Any:
+    """Lanes of two vectors, by their numbers: those of the second come after those of the first."""
     return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
 
 
 def _kept_of_four(builder: Any, row: Any, pushed: Any, equal: Any) -> tuple[Any, Any]:
     """New row and hit mask of four lanes, without leaving the vector registers: shorter latency."""
     none = ir.Constant(row.type, [0] * 4)
-    hit = _fence(builder, builder.sext(equal, row.type))
-    behind = [_shuffle(builder, hit, none, ([4] * i + [0, 1, 2])[:4]) for i in (1, 2, 3)]
+    hit = fence(builder, builder.sext(equal, row.type))
+    behind = [shuffle(builder, hit, none, ([4] * i + [0, 1, 2])[:4]) for i in (1, 2, 3)]
     keep = builder.or_(builder.or_(behind[0], behind[1]), behind[2])
     new = builder.or_(builder.and_(keep, row), builder.and_(builder.not_(keep), pushed))
     return new, builder.bitcast(builder.icmp_signed("<", hit, none), ir.IntType(4))
@@ -133,10 +135,10 @@ def _front_of(width: int) -> Any:
     def vector_front(typing: Any, lanes: Any, first: Any, entry: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             place = _vector_at(context, builder, lanes, args[0], args[1], kind)
-            row = _fence(builder, builder.load(place, align=align))
+            row = fence(builder, builder.load(place, align=align))
             alone = builder.insert_element(ir.Constant(kind, ir.Undefined), args[2], _I32(0))
-            entries = _shuffle(builder, alone, alone, [0] * width)
-            pushed = _shuffle(builder, row, entries, [width, *range(width - 1)])
+            entries = shuffle(builder, alone, alone, [0] * width)
+            pushed = shuffle(builder, row, entries, [width, *range(width - 1)])
             equal = builder.icmp_signed("==", row, entries)
             kept = _kept_of_four if width == 4 else _kept_by_mask
             new, mask = kept(builder, row, pushed, equal)
@@ -160,7 +162,7 @@ def _lane_of_width(width: int) -> Any:
             equal = builder.icmp_signed(
                 "==",
                 builder.load(place, align=min(4 * width, 64)),
-                _shuffle(builder, alone, alone, [0] * width),
+                shuffle(builder, alone, alone, [0] * width),
             )
             return _lowest_lane(builder, builder.bitcast(equal, ir.IntType(width)))
 
@@ -222,7 +224,7 @@ def _in_one_page(typing: Any, address: Any, first: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         here = builder.load(_vector_at(context, builder, address, args[0], args[1], kind), align=8)
-        alone = _shuffle(builder, here, here, [0] * RUN)
+        alone = shuffle(builder, here, here, [0] * RUN)
         reduce = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(_I64, [kind]), f"llvm.vector.reduce.or.v{RUN}i64"
         )
@@ -280,7 +282,7 @@ def _vector_sum_behind(typing: Any, counts: Any, first: Any, lane: Any) -> Any:
         all_lanes = builder.load(_vector_at(context, builder, counts, args[0], args[1], kind), align=4)
         alone = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(args[2], _I32), _I32(0))
         behind = builder.icmp_signed(
-            ">", ir.Constant(kind, list(range(RUN))), _shuffle(builder, alone, alone, [0] * RUN)
+            ">", ir.Constant(kind, list(range(RUN))), shuffle(builder, alone, alone, [0] * RUN)
         )
         kept = builder.and_(all_lanes, builder.sext(behind, kind))
         add = cgutils.get_or_insert_function(

@@ -1,6 +1,6 @@
 """Second levels of plain LRU machines on a GPU: the same counts, from `pagewalk.kernels.gpu`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.errors import BadInput
+from pagewalk.hardware.index import set_index
 from pagewalk.replay.tables import PscTable
+from pagewalk.replay.together.lanes import number_in_set
 
 LITTLE = 1 << 14
 """Bytes that we allow for a table's walk caches and counters; 38 entries of 32 lanes take 2,432."""
@@ -96,67 +98,59 @@ def most_tables(gpu: Gpu, units: int, sets: int) -> int:
 class OnGpu:
     """A pass on the GPU."""
 
-    def __init__(self, place: NDArray[np.int64], l1: Any, second: Any, gpu: Gpu) -> None:
+    def __init__(self, second: Any, gpu: Gpu) -> None:
         from pagewalk.kernels.gpu.device import power_on
 
-        self.place, self.l1, self.last = place, l1, np.full(1, -1, np.int64)
-        self.unit = np.empty(0, np.int32)
         self.tables = power_on(gpu.device, second)
 
-    def send(self, page: NDArray[np.uint32]) -> int:
-        """Send a chunk through; return the misses of the first level."""
+    def send(self, unit: NDArray[np.int32]) -> None:
+        """Send misses of the first level through."""
         from pagewalk.kernels.gpu.device import send
-        from pagewalk.kernels.gpu.first import l1_misses
 
-        if len(self.unit) < len(page):
-            self.unit = np.empty(len(page), np.int32)
-        misses: int = l1_misses(page, self.place, self.l1, self.last, self.unit)
-        send(self.tables, self.unit[:misses])
-        return misses
+        send(self.tables, unit)
 
-    def counted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As of `pagewalk.kernels.gpu.device.counted`."""
+    def counted(self) -> NDArray[np.int64]:
+        """As of `pagewalk.replay.together.lanes.Lanes.counted`."""
         from pagewalk.kernels.gpu.device import counted
 
-        return counted(self.tables)
+        depths, passed = counted(self.tables)
+        walks = np.cumsum(depths[:, :, :0:-1], axis=2)[:, :, ::-1]
+        return np.concatenate([walks[None], passed.swapaxes(0, 1)])
 
 
 def on_gpu(
     gpu: Gpu,
-    place: NDArray[np.int64],
-    l1: Any,
-    set_of: NDArray[np.uint16],
-    sets: NDArray[np.int64],
+    number: NDArray[np.int64],
+    placements: Sequence[tuple[str, int]],
     kind_of: NDArray[np.integer],
     psc: PscTable,
-    key: NDArray[np.int64],
 ) -> OnGpu | None:
     """Begin a pass on the GPU; None where its walk caches are too large for it.
 
     Parameters
     ----------
     gpu : Gpu
-    place : ndarray of int64, shape (pages,)
-    l1 : pagewalk.kernels.lru.tables.Rows
-    set_of : ndarray of uint16, shape (tables, units)
-    sets : ndarray of int64, shape (tables,)
-    kind_of : ndarray of int, shape (units,)
-        What walks are counted by.
-    psc : PscTable
-    key : ndarray of int64, shape (caches, units)
-        Number of the unit's entry, among those of its set.
+    number, placements, kind_of, psc
+        As of `pagewalk.replay.together.lanes.Lanes`.
     """
     from pagewalk.kernels.gpu.device import Second, shared_bytes, walk_words
 
     units, caches, kinds = len(kind_of), len(psc.level), int(kind_of.max(initial=0)) + 1
+    key = np.zeros(psc.tag_of.shape, np.int64)
+    for cache, of in enumerate(zip(psc.set_of, psc.tag_of, strict=True)):
+        key[cache] = number_in_set(*of)
     word = walk_words(kind_of, psc.number[psc.set_of], key)
     rows = int(psc.ways.sum())
     if word is None or not units or shared_bytes(caches, kinds, rows) > gpu.device.shared_bytes:
         return None
+    sets = np.array([count for _, count in placements], np.int64)
+    set_of = np.zeros((len(sets), units), np.uint16)
+    for table, (index, count) in enumerate(placements):
+        set_of[table] = set_index(index, number, count)
     one = psc.set_of[:, 0]
     base = one - psc.number[one]
     begin = (np.cumsum(psc.ways) - psc.ways)[base]
     second = Second(
         set_of, sets, kind_of.astype(np.int8), kinds, psc.first, word, psc.ways[base], begin, rows
     )
-    return OnGpu(place, l1, second, gpu)
+    return OnGpu(second, gpu)

@@ -1,4 +1,4 @@
-"""The first level, on the host: what misses in it is what goes to the GPU."""
+"""The first level alone: what misses in it goes on to many second levels."""
 
 import numpy as np
 
