@@ -122,6 +122,17 @@ def test_a_plug_in_adds_a_reader(tmp_path, monkeypatch):
     assert "my tool" in CliRunner().invoke(trace, ["formats"]).output
 
 
+def test_a_plug_in_is_asked_before_readers_that_go_by_likelihood(tmp_path, monkeypatch):
+    """The words of this file look like a capture without a header."""
+    path = tmp_path / "trace.mine"
+    path.write_bytes(
+        b"MINE" + b"".join((0xFFFF_C900_0000_0000 + 4096 * n).to_bytes(8, "little") for n in range(16))
+    )
+    assert next(reader for reader in READERS if reader.recognises(path, path.read_bytes())).name != "mine"
+    install(tmp_path, monkeypatch, "my_plug_in:READER")
+    assert open_trace(path).accesses == 16
+
+
 @pytest.mark.parametrize(
     ("target", "told"), [("my_plug_in:BROKEN", "is no pagewalk"), ("no_such_module:X", "cannot be loaded")]
 )

@@ -118,7 +118,7 @@ READERS = (
         "text columns address, kind, size, cpu, process",
     ),
 )
-"""Asked in this order; the first that recognises a file reads it. Other distributions' come after these."""
+"""Asked in this order, after those of other distributions; the first that recognises a file reads it."""
 
 
 def added() -> Iterator[Reader]:
@@ -141,9 +141,12 @@ def added() -> Iterator[Reader]:
 
 
 def readers() -> Iterator[Reader]:
-    """All readers, in the order in which they are asked."""
-    yield from READERS
+    """All readers, in the order in which they are asked.
+
+    Added ones come first: a few of ours go by likelihood, and would take any file that has kernel addresses.
+    """
     yield from added()
+    yield from READERS
 
 
 def named(name: str) -> Reader:
