@@ -17,8 +17,6 @@ from pagewalk.trace.trace import FETCH, Trace
 
 SET_COUNTS = 11
 """1, 2, 4, ... 1024 sets."""
-ONE_TLB = "textbook-fullassoc"
-"""Its TLBs hold any leaf size, so that one entry is one translation unit of the mapping."""
 
 
 class Curve(Struct, frozen=True, kw_only=True):
