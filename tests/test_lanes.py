@@ -8,10 +8,9 @@ from pagewalk.kernels.sizes import planes
 from pagewalk.kernels.sizes.depths import (
     LARGEST,
     OWN,
-    WAYS,
     aligned,
-    depths,
     make_table,
+    misses,
     number_in_sets,
 )
 
@@ -25,51 +24,51 @@ def test_division_is_exact(divisor):
     numbers = [n for n in EDGES + near if 0 <= n <= LARGEST]
     if divisor == OWN:
         numbers += [LARGEST * OWN + 5]
-    table = make_table(1, divisor, LARGEST)
+    table = make_table(1, divisor, LARGEST, [1])
     for number in numbers:
         product = number * int(table.times)
         assert product < 1 << 64
         assert product >> int(table.shift) == number // divisor
 
 
-@pytest.mark.parametrize("step", [depths, depths.py_func], ids=["compiled", "plain"])
+@pytest.mark.parametrize("step", [misses, misses.py_func], ids=["compiled", "plain"])
 @pytest.mark.parametrize(("sets", "units", "dtype"), [(1, 40, "u1"), (5, 1270, "u1"), (5, 1280, "u2")])
-@pytest.mark.parametrize("own", [False, True])
-def test_depths_are_those_of_lists(step, sets, units, dtype, own):
+@pytest.mark.parametrize(("own", "ways"), [(False, list(range(1, 33))), (True, [1, 4, 32]), (False, [3])])
+def test_misses_are_those_of_lists(step, sets, units, dtype, own, ways):
     """Keys of up to 254 fit 8 bits, for 255 is none."""
     rng = np.random.default_rng(units)
     number = np.arange(units)
     if own:
         number = number_in_sets(rng.integers(0, sets, units), sets)
         assert len(np.unique(number)) == units
-    table = make_table(sets, OWN if own else sets, int(number.max()))
+    table = make_table(sets, OWN if own else sets, int(number.max()), ways)
     assert own or table.rows.dtype == dtype
-    depth, lists = np.zeros(700, np.uint8), [[] for _ in range(sets)]
+    missed, lists = np.zeros(700, np.uint8), [[] for _ in range(sets)]
     for _ in range(2):
         unit = np.concatenate([rng.integers(0, units, 350), (units * rng.random(350) ** 9).astype(np.int64)])
-        step(table, np.append(number[unit], -1), depth)
-        for one, found in zip(unit.tolist(), depth.tolist(), strict=True):
+        step(table, np.append(number[unit], -1), missed)
+        for one, found in zip(unit.tolist(), missed.tolist(), strict=True):
             kept = lists[number[one] % (OWN if own else sets)]
-            assert found == (kept.index(one) if one in kept[:WAYS] else WAYS)
+            assert found == sum(one not in kept[:most] for most in ways)
             if one in kept:
                 kept.remove(one)
             kept.insert(0, one)
 
 
 def test_keys_of_more_than_16_bits():
-    table = make_table(1, 1, 1 << 17)
-    depth = np.zeros(3, np.uint8)
-    depths(table, np.array([1 << 16, 0, 1 << 16, -1]), depth)
+    table = make_table(1, 1, 1 << 17, [1, 2])
+    missed = np.zeros(4, np.uint8)
+    misses(table, np.array([1 << 16, 0, 1 << 16, 1 << 16, -1]), missed)
     assert table.rows.dtype == np.uint32
-    assert depth.tolist() == [WAYS, WAYS, 1]
+    assert missed.tolist() == [2, 2, 1, 0]
 
 
 def plain_look_up(held, row, ways, key, path, looking, at, bits):
     planes.look_up(held, row, ways, key, path, looking, at, bits)
 
 
-def plain_spread(depth, table, first, looking, at):
-    planes.spread(depth, table, first, looking, at)
+def plain_spread(missed, table, first, shift, looking, at):
+    planes.spread(missed, table, first, shift, looking, at)
 
 
 def plain_add_up(looking, chosen, count, counter):
@@ -80,12 +79,12 @@ BOTH = pytest.mark.parametrize("of", [numba.njit, lambda plain: plain], ids=["co
 
 
 def lanes_of(plane):
-    """Whether each of the lanes is set: of the first table those of 1, 2, ... 32 ways, of the second ..."""
-    return (plane[:, None] >> np.arange(WAYS, dtype=np.uint32) & 1).astype(bool).ravel()
+    """Whether each of the lanes is set."""
+    return (plane[:, None] >> np.arange(planes.WORD, dtype=np.uint32) & 1).astype(bool).ravel()
 
 
 def plane_of(lanes):
-    return (lanes.reshape(-1, WAYS) << np.arange(WAYS)).sum(axis=1).astype(np.uint32)
+    return (lanes.reshape(-1, planes.WORD) << np.arange(planes.WORD)).sum(axis=1).astype(np.uint32)
 
 
 @BOTH
@@ -96,10 +95,10 @@ def test_look_up_is_that_of_lists(of, ways, bits):
     names = rng.choice(1 << bits, min(2 * ways + 1, 1 << bits), replace=False)
     key = aligned((len(names), bits), np.uint32, 0)
     key[:] = -(names[:, None] >> np.arange(bits) & 1)
-    held, looking = (aligned((rows, planes.TABLES), np.uint32, 0) for rows in (3 + ways * bits, 2))
+    held, looking = (aligned((rows, planes.WORDS), np.uint32, 0) for rows in (3 + ways * bits, 2))
     for way in range(ways):
         held[2 + way * bits : 2 + (way + 1) * bits] = key[0, :, None]
-    lists = [[0] for _ in range(planes.TABLES * WAYS)]
+    lists = [[0] for _ in range(planes.WORDS * planes.WORD)]
     for _ in range(60):
         path = int(len(names) * rng.random() ** 2)
         looks = rng.random(len(lists)) < rng.choice([0.05, 0.5, 1])
@@ -118,21 +117,27 @@ def test_look_up_is_that_of_lists(of, ways, bits):
 
 
 @BOTH
-def test_planes_of_depths(of):
-    depth = np.random.default_rng(1).integers(0, WAYS + 1, (planes.TABLES + 3, 40)).astype(np.uint8)
-    looking = aligned((20, planes.TABLES), np.uint32, 7)
-    of(plain_spread)(depth, 3, 24, looking, 2)
+@pytest.mark.parametrize("width", [1, 8, 32])
+def test_lanes_that_miss(of, width):
+    """Tables that share the words of a plane have `width` lanes each."""
+    rng, step = np.random.default_rng(width), of(plain_spread)
+    blocks = planes.WORD // width
+    missed = rng.integers(0, width + 1, (3 + blocks * planes.WORDS, 40)).astype(np.uint8)
+    looking = aligned((20, planes.WORDS), np.uint32, 7)
+    for block in range(blocks):
+        step(missed, 3 + block * planes.WORDS, 24, block * width, looking, 2)
     for miss in range(planes.STEP):
-        assert (lanes_of(looking[2 + miss]) == (np.arange(WAYS) < depth[3:, None, 24 + miss]).ravel()).all()
+        counts = missed[3:, 24 + miss].reshape(blocks, planes.WORDS).T
+        assert (lanes_of(looking[2 + miss]) == (np.arange(width) < counts[:, :, None]).ravel()).all()
     assert (looking[[0, 1, 18, 19]] == 7).all()
 
 
 @BOTH
 def test_counters_add_up(of):
     rng, step = np.random.default_rng(2), of(plain_add_up)
-    looking = aligned((50, planes.TABLES), np.uint32, 0)
+    looking = aligned((50, planes.WORDS), np.uint32, 0)
     looking[:] = rng.integers(0, 1 << 32, looking.shape)
-    counter = aligned((planes.COUNTER, planes.TABLES), np.uint32, 0)
+    counter = aligned((planes.COUNTER, planes.WORDS), np.uint32, 0)
     counter[10] = 5
     expected = 1024 * lanes_of(counter[10]).astype(int)
     for count in (0, 16, 48, 320):

@@ -144,12 +144,14 @@ def lru_grids(draw):
         [Psc(name="PDPTE", level=3, entries=2), Psc(name="PDE", level=2, entries=4, ways=2)],
     ]
     found = []
+    behind = draw(st.lists(st.sampled_from(range(3)), min_size=1, max_size=2))
     for sets in draw(st.lists(st.integers(1, 40), min_size=1, max_size=20, unique=True)):
         for ways in draw(st.lists(st.integers(1, 34), min_size=1, max_size=2, unique=True)):
             second = tlb(2, sets * ways, ways, serves=["load", "store"], hit_cycles=draw(st.integers(0, 1)))
             walker = Walker(start_cycles=draw(st.sampled_from([0, 5])))
-            walks = draw(st.sampled_from(walked))
-            found.append(machine(first, second, *walks, walker=walker, memory=draw(st.sampled_from([9, 80]))))
+            for walks in behind if len(behind) == 2 else [draw(st.sampled_from(range(3)))]:
+                memory = draw(st.sampled_from([9, 80]))
+                found.append(machine(first, second, *walked[walks], walker=walker, memory=memory))
     return found
 
 
@@ -168,7 +170,7 @@ def test_lru_machines_are_as_alone(grid, seed, size, pages):
 
 
 def test_what_goes_where():
-    """Plain LRU machines of one shape in one pass, a pass for each kind of walk caches; others elsewhere."""
+    """Plain LRU machines of one shape whose second levels are the same in one pass; others elsewhere."""
     trace = from_pages("few", np.arange(9, dtype=np.uint64), np.arange(9, dtype=np.uint32))
     mapped = mapping(range(9))
     sizes = [tlb(2, 8 * ways, ways) for ways in range(1, 7)]
@@ -176,14 +178,16 @@ def test_what_goes_where():
     walked = [machine(tlb(1, 4), second, Psc(name="PDE", level=2, entries=2)) for second in sizes]
     random = machine(tlb(1, 4), tlb(2, 8, 2, policy="random"))
     waits = machine(tlb(1, 4), tlb(2, 8, 2), walker=Walker(window_accesses=3))
-    grid = [*bare, *walked, random, waits]
+    fewer = [machine(tlb(1, 4), second, Psc(name="PDE", level=2, entries=4)) for second in sizes[2:]]
+    few = [machine(tlb(1, 4), second, Psc(name="PDE", level=2, entries=6)) for second in sizes[3:]]
+    grid = [*bare, *walked, random, waits, *fewer, *few]
     assert len({shape(m) for m in grid}) == 1
     assert shape(machine(tlb(1, 8), sizes[0])) != shape(bare[0])
     assert passes(trace, translate(mapped, bare[0]), grid, False) == (
-        [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]],
-        [12, 13],
+        [list(range(12)), [14, 15, 16, 17]],
+        [12, 13, 18, 19, 20],
     )
-    assert passes(trace, translate(mapped, bare[0]), grid, True) == ([], list(range(14)))
+    assert passes(trace, translate(mapped, bare[0]), grid, True) == ([], list(range(21)))
 
 
 def test_entries_that_need_more_bits_than_eight():
@@ -194,7 +198,18 @@ def test_entries_that_need_more_bits_than_eight():
     mapped, pde = mapping(where.tolist()), Psc(name="PDE", level=2, entries=3)
     grid = [machine(tlb(1, 4), tlb(2, 16 * ways, ways), pde) for ways in range(1, 6)]
     stacks = Stacks(trace, mapped, translate(mapped, grid[0]), grid)
-    assert len(stacks.part.bits) == 16
+    assert [len(bits) for *_, bits in stacks.part.walks] == [16]
+    assert together(trace, mapped, grid) == [alone(trace, mapped, m) for m in grid]
+
+
+def test_walk_caches_with_room_for_all_are_the_same():
+    trace = from_pages("few", np.arange(9, dtype=np.uint64), np.arange(9, dtype=np.uint32).repeat(2))
+    mapped = mapping(range(9))
+    above = [Psc(name="PDPTE", level=3, entries=entries) for entries in (1, 2, 4)]
+    below = [Psc(name="PDE", level=2, entries=entries) for entries in (1, 2)]
+    grid = [machine(tlb(1, 4), tlb(2, 8 * w, w), p, q) for p in below for q in above for w in range(1, 5)]
+    stacks = Stacks(trace, mapped, translate(mapped, grid[0]), grid)
+    assert (stacks.part.walks_of, len(stacks.part.walks)) == ([0] * 6, 1)
     assert together(trace, mapped, grid) == [alone(trace, mapped, m) for m in grid]
 
 

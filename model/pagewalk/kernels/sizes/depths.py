@@ -1,4 +1,4 @@
-"""How deep the misses of one first level lie in second levels of any numbers of sets.
+"""In which second levels, of any numbers of sets and ways, the misses of one first level miss, too.
 
 Second levels that place units in the same sets differ in their ways alone; one table of LRU rows serves them:
 where in its row a miss of the first level finds its unit is its depth, and those of no more ways miss
@@ -6,23 +6,24 @@ where in its row a miss of the first level finds its unit is its depth, and thos
 data cache; a row keeps what a unit is called in its set, in as few bits as hold it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.lru.rows import ONE
 from pagewalk.kernels.lru.vector import fence, not_inlined, shuffle
 
 WAYS = 32
-"""Lanes of a row: second levels of 1, 2, ... 32 ways are told apart."""
+"""Lanes of a row: the most ways of a second level."""
 
 LOT = 1 << 14
-"""Misses that pass one table after another. Ours to choose: their depths in 32 tables take 512 KiB."""
+"""Misses that pass one table after another. Ours to choose: what is noted of them takes 16 KiB a table."""
 
 OWN = 1 << 16
 """Divisor of numbers that were made for one table."""
@@ -44,9 +45,11 @@ class Table(NamedTuple):
     times: np.uint64
     """To divide is to multiply by it and to shift by the next (Granlund and Montgomery 1994, theorem 4.2)."""
     shift: np.uint64
+    missing: NDArray[np.uint8]
+    """uint8 (WAYS + 1,): for each depth, how many of the second levels a unit misses in."""
 
 
-def make_table(sets: int, divisor: int, largest: int) -> Table:
+def make_table(sets: int, divisor: int, largest: int, ways: Sequence[int]) -> Table:
     """Empty rows.
 
     Parameters
@@ -56,6 +59,8 @@ def make_table(sets: int, divisor: int, largest: int) -> Table:
         `sets`, or `OWN`.
     largest : int
         Of the numbers of units; at most `LARGEST` unless the divisor is `OWN`.
+    ways : sequence of int
+        Of each second level, at most `WAYS`; rising.
     """
     kept = np.min_scalar_type(largest // divisor + 1)
     rows = aligned((sets, WAYS), kept, np.iinfo(kept).max)
@@ -63,7 +68,8 @@ def make_table(sets: int, divisor: int, largest: int) -> Table:
     times = -(-(1 << shift) // divisor)
     if divisor == OWN:
         times, shift = 1, 16  # exact for any number, and the product stays one
-    return Table(rows, np.uint64(divisor), np.uint64(times), np.uint64(shift))
+    missing = np.searchsorted(ways, np.arange(WAYS + 1), side="right").astype(np.uint8)
+    return Table(rows, np.uint64(divisor), np.uint64(times), np.uint64(shift), missing)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any, fill: int) -> np.ndarray:
@@ -160,20 +166,21 @@ def write_numbers(number_of, unit, number):
 
 
 @inline
-def _through(table, number, depth):
+def _through(table, number, missed):
     not_inlined()
-    rows, divisor, times, shift = table
+    rows, divisor, times, shift, missing = table
     j = np.uint64(0)
     here = number[j]
     while here >= 0:
         key = (np.uint64(here) * times) >> shift
-        depth[j] = front_of_row(rows, np.uint64(here) - key * divisor, key)
+        depth = front_of_row(rows, np.uint64(here) - key * divisor, key)
+        missed[j] = missing[np.uint64(depth)]
         j += ONE
         here = number[j]
 
 
 @jit
-def depths(table, number, depth):
+def misses(table, number, missed):
     """Send units through the rows of a table.
 
     Parameters
@@ -181,7 +188,7 @@ def depths(table, number, depth):
     table : Table
     number : ndarray of int64, shape (units + 1,)
         The number of each unit; ended by -1.
-    depth : ndarray of uint8, shape (at least units,)
-        Gets the depth of each unit; `WAYS` where it is not in its row.
+    missed : ndarray of uint8, shape (at least units,)
+        Gets in how many second levels of the table each unit misses: in those of fewest ways.
     """
-    _through(table, number, depth)
+    _through(table, number, missed)

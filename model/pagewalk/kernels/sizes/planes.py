@@ -1,7 +1,7 @@
 """LRU sets of 512 walk caches at once, bit by bit: the vector steps behind `pagewalk.kernels.sizes.walks`.
 
-A lane for each second level: those of 1 to 32 ways of 16 tables. A key of a few bits is spread over as many
-*planes*, vectors of 512 bits, one for each lane, so that one step compares or moves that bit of all lanes.
+A lane for each second level. A key of a few bits is spread over as many *planes*, vectors of 512 bits, one
+for each lane, so that one step compares or moves that bit of all lanes.
 
 As in `pagewalk.kernels.lru.vector`, functions run as they read in plain Python; compiled callers get LLVM
 vector code in their place.
@@ -17,10 +17,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from pagewalk.kernels.lru.vector import shuffle
-from pagewalk.kernels.sizes.depths import WAYS
 
-TABLES = 16
-"""Tables of second levels that are looked up together: a word of `WAYS` bits for each."""
+WORDS = 16
+"""Words of a plane."""
+
+WORD = 32
+"""Bits of a word: lanes of one table, or of several."""
 
 STEP = 16
 """Misses that `spread` and `add_up` take at once."""
@@ -29,26 +31,29 @@ COUNTER = 16
 """Planes of a counter: it counts to 65,535."""
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_PLANE = ir.VectorType(_I32, TABLES)
-_ALL = (1 << WAYS) - 1
+_PLANE = ir.VectorType(_I32, WORDS)
 
 
-def spread(depth: Any, table: Any, first: Any, looking: Any, at: Any) -> None:
-    """Make planes of depths, in which those lanes are set whose ways do not reach to the depth.
+def spread(missed: Any, table: Any, first: Any, shift: Any, looking: Any, at: Any) -> None:
+    """Set the lanes that look for walk-cache entries: those in which misses of the first level miss, too.
 
     Parameters
     ----------
-    depth : ndarray of uint8, shape (tables, misses)
-        0 to `WAYS`.
+    missed : ndarray of uint8, shape (tables, misses)
+        How many lanes of each table are set: the lowest.
     table, first : int
-        The first of `TABLES` tables, and of `STEP` misses.
-    looking : ndarray of uint32, shape (planes, TABLES)
-        Gets the planes.
+        The first of `WORDS` tables, and of `STEP` misses.
+    shift : int
+        The lowest bit of a word that is the tables'. Where it is 0, planes are made anew.
+    looking : ndarray of uint32, shape (planes, WORDS)
     at : int
-        The first of them.
+        The first of the planes.
     """
-    some = depth[table : table + TABLES, first : first + STEP].astype(np.uint64)
-    looking[at : at + STEP] = ((np.uint64(1) << some) - np.uint64(1)).T
+    some = missed[table : table + WORDS, first : first + STEP].astype(np.uint64)
+    lanes = ((np.uint64(1) << some) - np.uint64(1)) << np.uint64(shift)
+    if shift == 0:
+        looking[at : at + STEP] = 0
+    looking[at : at + STEP] |= lanes.T.astype(np.uint32)
 
 
 def look_up(held: Any, row: Any, ways: Any, key: Any, path: Any, looking: Any, at: Any, bits: Any) -> None:
@@ -56,7 +61,7 @@ def look_up(held: Any, row: Any, ways: Any, key: Any, path: Any, looking: Any, a
 
     Parameters
     ----------
-    held : ndarray of uint32, shape (planes, TABLES)
+    held : ndarray of uint32, shape (planes, WORDS)
         For each way of each set, most recent first, a plane for each bit of its key.
     row, ways : int
         First plane of the set, and its ways.
@@ -64,16 +69,16 @@ def look_up(held: Any, row: Any, ways: Any, key: Any, path: Any, looking: Any, a
         Keys bit by bit: 0, or all ones where the bit is set.
     path : int
         The key that is looked up.
-    looking : ndarray of uint32, shape (planes, TABLES)
+    looking : ndarray of uint32, shape (planes, WORDS)
     at : int
         The plane of the lanes that look; those that find the key are taken out.
     bits : tuple
         As many elements as a key has bits: so the compiler knows their number.
     """
     left = looking[at].copy()
-    pushed = [np.full(TABLES, key[path, bit]) for bit in range(len(bits))]
+    pushed = [np.full(WORDS, key[path, bit]) for bit in range(len(bits))]
     for way in range(ways):
-        differs = np.zeros(TABLES, np.uint32)
+        differs = np.zeros(WORDS, np.uint32)
         moving = left.copy()
         for bit in range(len(bits)):
             plane = held[row + way * len(bits) + bit]
@@ -90,12 +95,12 @@ def add_up(looking: Any, chosen: Any, count: Any, counter: Any) -> None:
 
     Parameters
     ----------
-    looking : ndarray of uint32, shape (planes, TABLES)
+    looking : ndarray of uint32, shape (planes, WORDS)
     chosen : ndarray of int32
         Which planes are counted.
     count : int
         How many of `chosen`; a multiple of `STEP`.
-    counter : ndarray of uint32, shape (COUNTER, TABLES)
+    counter : ndarray of uint32, shape (COUNTER, WORDS)
         A number for each lane, bit by bit from the lowest; added to.
     """
     for plane in looking[chosen[:count]]:
@@ -106,28 +111,30 @@ def add_up(looking: Any, chosen: Any, count: Any, counter: Any) -> None:
 
 def _plane_at(context: Any, builder: Any, of: Any, array: Any, index: Any) -> Any:
     data = context.make_array(of)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [builder.mul(index, _I64(TABLES))]), _PLANE.as_pointer())
+    return builder.bitcast(builder.gep(data, [builder.mul(index, _I64(WORDS))]), _PLANE.as_pointer())
 
 
 def _splat(builder: Any, word: Any) -> Any:
     alone = builder.insert_element(ir.Constant(_PLANE, ir.Undefined), word, _I32(0))
-    return shuffle(builder, alone, alone, [0] * TABLES)
+    return shuffle(builder, alone, alone, [0] * WORDS)
 
 
 def _some(builder: Any, plane: Any) -> Any:
     """Whether any bit of a plane is set."""
-    words = builder.icmp_unsigned("!=", plane, ir.Constant(_PLANE, [0] * TABLES))
-    return builder.icmp_unsigned("!=", builder.bitcast(words, ir.IntType(TABLES)), ir.IntType(TABLES)(0))
+    words = builder.icmp_unsigned("!=", plane, ir.Constant(_PLANE, [0] * WORDS))
+    return builder.icmp_unsigned("!=", builder.bitcast(words, ir.IntType(WORDS)), ir.IntType(WORDS)(0))
 
 
 @intrinsic
-def _vector_spread(typing: Any, depth: Any, table: Any, first: Any, looking: Any, at: Any) -> Any:
+def _vector_spread(
+    typing: Any, missed: Any, table: Any, first: Any, shift: Any, looking: Any, at: Any
+) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array = context.make_array(depth)(context, builder, args[0])
+        array = context.make_array(missed)(context, builder, args[0])
         width = builder.extract_value(array.shape, 1)
         kind = ir.VectorType(_I8, STEP)
         rows = []
-        for i in range(TABLES):
+        for i in range(WORDS):
             begin = builder.add(builder.mul(builder.add(args[1], _I64(i)), width), args[2])
             place = builder.bitcast(builder.gep(array.data, [begin]), kind.as_pointer())
             rows.append(builder.load(place, align=1))
@@ -137,16 +144,20 @@ def _vector_spread(typing: Any, depth: Any, table: Any, first: Any, looking: Any
         ):  # each round turns the eight bits of (row, column) by one: four change rows for columns
             pairs = [(rows[i], rows[i + STEP // 2]) for i in range(STEP // 2)]
             rows = [shuffle(builder, *pair, half) for pair in pairs for half in halves]
-        one = ir.Constant(_PLANE, [1] * TABLES)
+        one = ir.Constant(_PLANE, [1] * WORDS)
+        low = builder.trunc(args[3], _I32)
+        up = _splat(builder, low)
+        others = _splat(builder, builder.sext(builder.icmp_signed("!=", low, _I32(0)), _I32))
         for i, row in enumerate(rows):
-            deep = builder.zext(row, _PLANE)
-            some = builder.lshr(deep, one)  # in two steps: one of 32 bits is none that LLVM knows
-            bit = builder.shl(builder.shl(one, some), builder.sub(deep, some))
-            place = _plane_at(context, builder, looking, args[3], builder.add(args[4], _I64(i)))
-            builder.store(builder.sub(bit, one), place, align=64)
+            count = builder.zext(row, _PLANE)
+            half = builder.lshr(count, one)  # a shift by 32 bits, at once, is none that LLVM knows
+            lanes = builder.sub(builder.shl(builder.shl(one, half), builder.sub(count, half)), one)
+            place = _plane_at(context, builder, looking, args[4], builder.add(args[5], _I64(i)))
+            kept = builder.and_(builder.load(place, align=64), others)
+            builder.store(builder.or_(builder.shl(lanes, up), kept), place, align=64)
         return context.get_dummy_value()
 
-    return types.none(depth, types.int64, types.int64, looking, types.int64), code
+    return types.none(missed, *[types.int64] * 3, looking, types.int64), code
 
 
 @intrinsic
@@ -170,7 +181,7 @@ def _vector_look_up(
         with cgutils.for_range(builder, args[2]) as each:
             moving = builder.load(left)
             stays = builder.not_(moving)
-            differs = ir.Constant(_PLANE, [0] * TABLES)
+            differs = ir.Constant(_PLANE, [0] * WORDS)
             first = builder.add(args[1], builder.mul(each.index, _I64(count)))
             for bit, word in enumerate(keys):
                 place = _plane_at(context, builder, held, args[0], builder.add(first, _I64(bit)))
@@ -228,9 +239,9 @@ def _vector_add_up(typing: Any, looking: Any, chosen: Any, count: Any, counter: 
 
 
 @overload(spread, inline="always")
-def _spread(depth: Any, table: Any, first: Any, looking: Any, at: Any) -> Callable[..., Any]:
-    def form(depth: Any, table: Any, first: Any, looking: Any, at: Any) -> Any:
-        return _vector_spread(depth, table, first, looking, at)  # type: ignore[call-arg]
+def _spread(missed: Any, table: Any, first: Any, shift: Any, looking: Any, at: Any) -> Callable[..., Any]:
+    def form(missed: Any, table: Any, first: Any, shift: Any, looking: Any, at: Any) -> Any:
+        return _vector_spread(missed, table, first, shift, looking, at)  # type: ignore[call-arg]
 
     return form
 

@@ -1,4 +1,4 @@
-"""The walks of many second levels: those of 16 tables by 32 ways look walk caches up together.
+"""The walks of many second levels: 512 of them look walk caches up together.
 
 Each second level has walk caches of its own. What they hold is the same in all for entries that are there for
 ever: a set with room for all its entries misses once for each, when it is first asked for in the whole trace,
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pagewalk.kernels._jit import inline, jit
 from pagewalk.kernels.lru.vector import not_inlined
-from pagewalk.kernels.sizes.depths import WAYS, aligned
-from pagewalk.kernels.sizes.planes import COUNTER, STEP, TABLES, add_up, look_up, spread
+from pagewalk.kernels.sizes.depths import aligned
+from pagewalk.kernels.sizes.planes import COUNTER, STEP, WORD, WORDS, add_up, look_up, spread
 
 TILE = 256
 """Misses of which planes are made at a time: 16 KiB. Ours to choose; a multiple of `STEP`."""
@@ -50,29 +50,29 @@ class Walks(NamedTuple):
     seen: NDArray[np.bool_]
     """bool: by `Paths.mark`."""
     held: NDArray[np.uint32]
-    """uint32 (groups, planes, TABLES): as of `pagewalk.kernels.sizes.planes.look_up`."""
+    """uint32 (groups, planes, WORDS): as of `pagewalk.kernels.sizes.planes.look_up`."""
     looking: NDArray[np.uint32]
-    """uint32 (TILE + 1, TABLES): room; the last plane is 0."""
+    """uint32 (TILE + 1, WORDS): room; the last plane is 0."""
     counters: NDArray[np.uint32]
-    """uint32 (groups, stages, kinds, COUNTER, TABLES): room."""
+    """uint32 (groups, stages, kinds, COUNTER, WORDS): room."""
     left: NDArray[np.int64]
-    """int64 (stages, kinds, groups * TABLES, WAYS): walks of each kind that found nothing in so many caches,
+    """int64 (stages, kinds, groups, WORDS, WORD): walks of each kind that found nothing in so many caches,
     from the lowest, by lane; counted. The first are all walks."""
 
 
 def make_walks(
     ways: NDArray[np.int64], groups: int, kinds: int, paths: int, marks: int, planes: int
 ) -> Walks:
-    """Empty walk caches for so many groups of `TABLES` tables, and counts of nothing."""
+    """Empty walk caches for so many groups of 512 lanes, and counts of nothing."""
     stages = len(ways) + 1
     return Walks(
         ways,
         np.ones(paths, bool),
         np.zeros(marks, bool),
-        aligned((groups, planes, TABLES), np.uint32, 0),
-        aligned((TILE + 1, TABLES), np.uint32, 0),
-        aligned((groups, stages, kinds, COUNTER, TABLES), np.uint32, 0),
-        np.zeros((stages, kinds, groups * TABLES, WAYS), np.int64),
+        aligned((groups, planes, WORDS), np.uint32, 0),
+        aligned((TILE + 1, WORDS), np.uint32, 0),
+        aligned((groups, stages, kinds, COUNTER, WORDS), np.uint32, 0),
+        np.zeros((stages, kinds, groups, WORDS, WORD), np.int64),
     )
 
 
@@ -157,23 +157,24 @@ def _empty(counters, left):
         for stage in range(stages):
             for kind in range(kinds):
                 for bit in range(COUNTER):
-                    for table in range(TABLES):
-                        word = counters[group, stage, kind, bit, table]
-                        for way in range(WAYS):
-                            left[stage, kind, group * TABLES + table, way] += np.int64(word >> way & 1) << bit
+                    for at in range(WORDS):
+                        word = counters[group, stage, kind, bit, at]
+                        for lane in range(WORD):
+                            left[stage, kind, group, at, lane] += np.int64(word >> lane & 1) << bit
     counters[:] = 0
 
 
 @jit
-def walk(unit, depth, paths, walks, bits):
+def walk(unit, missed, paths, walks, bits):
     """Send the misses of a lot through the walk caches of all second levels in which they miss, too.
 
     Parameters
     ----------
     unit : ndarray of int32, shape (misses,)
         At most 65,535 misses of the first level.
-    depth : ndarray of uint8, shape (groups * TABLES, at least misses, and a multiple of STEP)
-        Their depths; tables that do not exist have depth 0.
+    missed : ndarray of uint8, shape (groups * blocks * WORDS, at least misses, and a multiple of STEP)
+        In how many second levels of each table they miss. A word of a plane has lanes for one table of each
+        of the 1 to 32 blocks of a group.
     paths : Paths
     walks : Walks
         Kept over calls; `left` is added to.
@@ -184,7 +185,7 @@ def walk(unit, depth, paths, walks, bits):
     path, asks = np.empty(TILE, np.int32), np.empty(TILE, np.uint16)
     chosen, some = np.empty((stages, TILE + STEP), np.int32), np.empty(TILE + STEP, np.int32)
     n = np.zeros(stages, np.int64)
-    looking = walks.looking
+    looking, blocks = walks.looking, len(missed) // (len(walks.held) * WORDS)
     for start in range(0, len(unit), TILE):
         here = unit[start : start + TILE]
         asked = _paths_of(here, paths, walks, path, asks)
@@ -193,7 +194,9 @@ def walk(unit, depth, paths, walks, bits):
         for group in range(len(walks.held)):
             held, counters = walks.held[group], walks.counters[group]
             for first in range(0, len(here), STEP):
-                spread(depth, group * TABLES, start + first, looking, first)
+                for block in range(blocks):
+                    table = (group * blocks + block) * WORDS
+                    spread(missed, table, start + first, block * WORD // blocks, looking, first)
             _count(looking, chosen[0], n[0], path, paths.kind, some, counters[0])
             for cache in range(stages - 1):
                 stage = cache + 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pagewalk.errors import BadInput
 from pagewalk.hardware.index import set_index
 from pagewalk.replay.tables import PscTable
-from pagewalk.replay.together.lanes import number_in_set
+from pagewalk.replay.together.lanes import Counts, Size, number_in_set
 
 LITTLE = 1 << 14
 """Bytes that we allow for a table's walk caches and counters; 38 entries of 32 lanes take 2,432."""
@@ -98,9 +98,10 @@ def most_tables(gpu: Gpu, units: int, sets: int) -> int:
 class OnGpu:
     """A pass on the GPU."""
 
-    def __init__(self, second: Any, gpu: Gpu) -> None:
+    def __init__(self, second: Any, placements: Sequence[tuple[str, int]], gpu: Gpu) -> None:
         from pagewalk.kernels.gpu.device import power_on
 
+        self.placements = placements
         self.tables = power_on(gpu.device, second)
 
     def send(self, unit: NDArray[np.int32]) -> None:
@@ -109,19 +110,21 @@ class OnGpu:
 
         send(self.tables, unit)
 
-    def counted(self) -> NDArray[np.int64]:
-        """As of `pagewalk.replay.together.lanes.Lanes.counted`."""
+    def counted(self) -> list[Counts]:
+        """What was counted, of second levels of 1, 2, ... 32 ways."""
         from pagewalk.kernels.gpu.device import counted
 
         depths, passed = counted(self.tables)
         walks = np.cumsum(depths[:, :, :0:-1], axis=2)[:, :, ::-1]
-        return np.concatenate([walks[None], passed.swapaxes(0, 1)])
+        left = np.concatenate([walks[None], passed.swapaxes(0, 1)])
+        tables, ways = left.shape[2:]
+        return [{(*self.placements[t], w + 1): left[:, :, t, w] for t in range(tables) for w in range(ways)}]
 
 
 def on_gpu(
     gpu: Gpu,
     number: NDArray[np.int64],
-    placements: Sequence[tuple[str, int]],
+    sizes: Sequence[Size],
     kind_of: NDArray[np.integer],
     psc: PscTable,
 ) -> OnGpu | None:
@@ -130,8 +133,9 @@ def on_gpu(
     Parameters
     ----------
     gpu : Gpu
-    number, placements, kind_of, psc
+    number, sizes, kind_of
         As of `pagewalk.replay.together.lanes.Lanes`.
+    psc : PscTable
     """
     from pagewalk.kernels.gpu.device import Second, shared_bytes, walk_words
 
@@ -143,6 +147,7 @@ def on_gpu(
     rows = int(psc.ways.sum())
     if word is None or not units or shared_bytes(caches, kinds, rows) > gpu.device.shared_bytes:
         return None
+    placements = list(dict.fromkeys((index, count) for index, count, _ in sizes))
     sets = np.array([count for _, count in placements], np.int64)
     set_of = np.zeros((len(sets), units), np.uint16)
     for table, (index, count) in enumerate(placements):
@@ -153,4 +158,4 @@ def on_gpu(
     second = Second(
         set_of, sets, kind_of.astype(np.int8), kinds, psc.first, word, psc.ways[base], begin, rows
     )
-    return OnGpu(second, gpu)
+    return OnGpu(second, placements, gpu)

@@ -12,11 +12,18 @@ from pagewalk.replay.tables import PscTable
 KEY_BITS = (4, 8, 16, 32)
 """Of an entry among those of its set of a walk cache; kernels are compiled for each when it first occurs."""
 
-MOST_TABLES = 64
+MOST_TABLES = 256
 """Of a pass. Ours to choose."""
 
 MOST_BYTES = 1 << 28
 """That the numbers of units may take in a pass whose tables need numbers of their own. Ours to choose."""
+
+
+Size = tuple[str, int, int]
+"""Index function, sets and ways of a second level."""
+
+Counts = dict[Size, NDArray[np.int64]]
+"""For each second level, int64 (caches + 1, kinds): walks that found nothing in so many caches."""
 
 
 def most_tables(number: NDArray[np.int64]) -> int:
@@ -33,71 +40,98 @@ def _serve_all(number: NDArray[np.int64]) -> bool:
 
 
 class Lanes:
-    """A pass of second levels that share a first level and have the same walk caches.
+    """A pass of second levels that share a first level, each with all of some sets of walk caches.
 
     Parameters
     ----------
     number : ndarray of int64, shape (units,)
         Page number of each unit's entry.
-    placements : sequence of (str, int)
-        Index function and number of sets of each table.
+    sizes : sequence of (str, int, int)
+        Index function, sets and ways of each second level.
     kind_of : ndarray of int, shape (units,)
         What walks are counted by.
-    psc : PscTable
+    behind : sequence of PscTable
     """
 
     def __init__(
         self,
         number: NDArray[np.int64],
-        placements: Sequence[tuple[str, int]],
+        sizes: Sequence[Size],
         kind_of: NDArray[np.integer],
-        psc: PscTable,
+        behind: Sequence[PscTable],
     ) -> None:
         from pagewalk.kernels.sizes.depths import LOT, OWN, make_table, number_in_sets
-        from pagewalk.kernels.sizes.planes import TABLES
+        from pagewalk.kernels.sizes.planes import WORD, WORDS
 
+        self.ways: dict[tuple[str, int], list[int]] = {}
+        for index, sets, ways in sorted(set(sizes)):
+            self.ways.setdefault((index, sets), []).append(ways)
         shared = number - number.min() if _serve_all(number) else None
         self.tables = []
-        for index, sets in placements:
+        for (index, sets), ways_of in self.ways.items():
             if index == "modulo" and shared is not None and shared.max() // sets < OWN:
                 numbers, divisor = shared, sets
             else:
                 numbers, divisor = number_in_sets(set_index(index, number, sets), sets), OWN
-            self.tables.append((numbers, make_table(sets, divisor, int(numbers.max(initial=0)))))
-        groups = -(-len(placements) // TABLES)
+            self.tables.append((numbers, make_table(sets, divisor, int(numbers.max(initial=0)), ways_of)))
+        most = WORD >> _log2(max(map(len, self.ways.values())))
+        self.blocks = min(most, 1 << _log2(-(-len(self.tables) // WORDS)))
+        groups = -(-len(self.tables) // (self.blocks * WORDS))
         self.number = np.empty(LOT + 1, np.int64)
-        self.depth = np.zeros((groups * TABLES, LOT), np.uint8)
-        self.paths, self.walks, self.bits = _walks(kind_of, psc, groups)
+        self.missed = np.zeros((groups * self.blocks * WORDS, LOT), np.uint8)
+        self.walks: list[tuple[Any, Any, tuple[int, ...]]] = []
+        self.walks_of = []
+        for psc in behind:
+            made = _walks(kind_of, psc, groups)
+            alike = (number for number, kept in enumerate(self.walks) if _same(kept, made))
+            self.walks_of.append(next(alike, len(self.walks)))
+            if self.walks_of[-1] == len(self.walks):
+                self.walks.append(made)
 
     def send(self, unit: NDArray[np.int32]) -> None:
         """Send misses of the first level through."""
-        from pagewalk.kernels.sizes.depths import LOT, depths, write_numbers
+        from pagewalk.kernels.sizes.depths import LOT, misses, write_numbers
         from pagewalk.kernels.sizes.walks import walk
 
         for first in range(0, len(unit), LOT):
             lot = unit[first : first + LOT]
             written = None
-            for table, (numbers, rows) in enumerate(self.tables):
+            for number, (numbers, table) in enumerate(self.tables):
                 if numbers is not written:
                     write_numbers(numbers, lot, self.number)
                     written = numbers
-                depths(rows, self.number, self.depth[table])
-            walk(lot, self.depth, self.paths, self.walks, self.bits)
+                misses(table, self.number, self.missed[number])
+            for kept in self.walks:
+                walk(lot, self.missed, *kept)
 
-    def counted(self) -> NDArray[np.int64]:
-        """Walks that found nothing in the caches, none of them to all, from the lowest.
+    def counted(self) -> list[Counts]:
+        """What was counted with each set of walk caches."""
+        from pagewalk.kernels.sizes.planes import WORD, WORDS
 
-        Returns
-        -------
-        ndarray of int64, shape (caches + 1, kinds, tables, 32)
-            Of second levels of 1, 2, ... 32 ways.
-        """
-        left: NDArray[np.int64] = self.walks.left[:, :, : len(self.tables)]
-        return left
+        found: list[Counts] = [{} for _ in self.walks]
+        for table, (placement, ways_of) in enumerate(self.ways.items()):
+            group, here = divmod(table, self.blocks * WORDS)
+            block, word = divmod(here, WORDS)
+            for lane, ways in enumerate(ways_of, block * WORD // self.blocks):
+                for counts, (_, walks, _) in zip(found, self.walks, strict=True):
+                    counts[*placement, ways] = walks.left[:, :, group, word, lane]
+        return [found[number] for number in self.walks_of]
+
+
+def _same(one: tuple[Any, Any, tuple[int, ...]], other: tuple[Any, Any, tuple[int, ...]]) -> bool:
+    """Whether walks find the same in both: caches with room for all may differ."""
+    (paths, walks, bits), (others, other_walks, other_bits) = one, other
+    pairs = zip((*paths, walks.ways), (*others, other_walks.ways), strict=True)
+    return bits == other_bits and all(np.array_equal(mine, its) for mine, its in pairs)
+
+
+def _log2(number: int) -> int:
+    """Of the power of two that is not smaller."""
+    return (number - 1).bit_length()
 
 
 def _walks(kind_of: NDArray[np.integer], psc: PscTable, groups: int) -> tuple[Any, Any, tuple[int, ...]]:
-    """Empty walk caches of so many groups of tables, what walks ask them for, and the bits of a key."""
+    """Empty walk caches of so many groups of lanes, behind what walks ask them for, and the bits of a key."""
     from pagewalk.kernels.sizes.walks import Paths, make_walks
 
     caches = len(psc.level)
@@ -133,6 +167,7 @@ def _walks(kind_of: NDArray[np.integer], psc: PscTable, groups: int) -> tuple[An
         asks,
     )
     ways = np.array([psc.ways[sets.max(initial=0)] for sets in psc.set_of], np.int64)
+    ways[~crowded.any(axis=1)] = 0
     marks = tags + len(psc.ways)
     return paths, make_walks(ways, groups, kinds, len(one), marks, int(planes.sum())), tuple(range(bits))
 

@@ -4,6 +4,7 @@ What vector lanes (`lanes.py`), or a GPU, look up and count, and what the counts
 walk references all cost the same and the program waits for each walk, so that cycles follow from counts.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from pagewalk.linux.mapping import Mapping
 from pagewalk.replay.tables import Tables, walk_caches
 from pagewalk.replay.tally import Tally
 from pagewalk.replay.together.gpu import Gpu, OnGpu, most_tables, on_gpu
-from pagewalk.replay.together.lanes import Lanes
+from pagewalk.replay.together.lanes import Lanes, Size
 from pagewalk.replay.together.lanes import most_tables as most_lanes
 from pagewalk.replay.together.shape import figures, levels, spaces
 from pagewalk.trace.trace import FETCH, Trace
@@ -46,27 +47,30 @@ def passes(
     numbers = range(len(machines))
     if fetches or trace.cpus > 1 or not _one_entry_a_unit(tables):
         return [], list(numbers)
-    behind: dict[bytes, dict[tuple[str, int], list[int]]] = {}
+    by_psc: dict[bytes, dict[Size, list[int]]] = {}
     for number in numbers:
         machine = machines[number]
         if plain(machine):
-            placed = behind.setdefault(figures(*machine.psc), {})
-            placed.setdefault(_size(machine)[:2], []).append(number)
+            sizes = by_psc.setdefault(figures(*machine.psc), {})
+            sizes.setdefault(_size(machine), []).append(number)
+    alike: dict[object, list[dict[Size, list[int]]]] = {}
+    for key, sizes in by_psc.items():
+        alike.setdefault(key if gpu else frozenset(sizes), []).append(sizes)
     together = []
-    for placed in behind.values():
-        by_table = list(placed.values())
+    for some in alike.values():
+        placements = list(dict.fromkeys(size[:2] for size in some[0]))
         most = most_lanes(tables.second.entry_number[0])
         if gpu is not None:
-            most = most_tables(gpu, len(tables.page), max(sets for _, sets in placed))
-        for first in range(0, len(by_table), most):
-            group = [number for numbers in by_table[first : first + most] for number in numbers]
-            if len({_size(machines[number]) for number in group}) >= FEWEST:
-                together.append(group)
-    taken = {number for group in together for number in group}
-    return together, [number for number in numbers if number not in taken]
+            most = most_tables(gpu, len(tables.page), max(sets for _, sets in placements))
+        for first in range(0, len(placements), most):
+            taken = [size for size in some[0] if size[:2] in placements[first : first + most]]
+            if len(taken) >= FEWEST:
+                together.append([number for sizes in some for size in taken for number in sizes[size]])
+    shared = {number for group in together for number in group}
+    return together, [number for number in numbers if number not in shared]
 
 
-def _size(machine: Machine) -> tuple[str, int, int]:
+def _size(machine: Machine) -> Size:
     """Index function, sets and ways of the second level."""
     (array,) = levels(machine)[1]
     ways = array.ways or array.entries
@@ -102,7 +106,7 @@ def _one_entry_a_unit(tables: Tables) -> bool:
 
 
 class Stacks:
-    """One pass: machines of one shape and with the same walk caches."""
+    """One pass: machines of one shape; on a GPU, of the same walk caches too."""
 
     def __init__(
         self,
@@ -115,19 +119,22 @@ class Stacks:
         from pagewalk.kernels.lru.tables import make_places, make_rows
 
         unit = tables.unit_of_page
-        self.trace = trace
-        self.placements = list(dict.fromkeys(_size(machine)[:2] for machine in machines))
+        self.trace, self.machines = trace, machines
         self.place = make_places(unit, tables.first.set_of[0, unit], np.zeros_like(unit))
         self.l1, self.last = make_rows(tables.first.ways), np.full(1, -1, np.int64)
         self.leaf_levels, kind_of = np.unique(tables.leaf_level, return_inverse=True)
         where = tables.page, spaces(trace, tables), tables.leaf_level
-        psc = walk_caches(machines[0], mapping.geometry, *where)
-        self.top_of = np.append(psc.level, mapping.geometry.levels + 1).astype(np.int64)
-        number = tables.second.entry_number[0]
-        there = on_gpu(gpu, number, self.placements, kind_of, psc) if gpu else None
+        caches = [figures(*machine.psc) for machine in machines]
+        first = {key: number for number, key in reversed(list(enumerate(caches)))}
+        self.psc_of = [list(first).index(key) for key in caches]
+        behind = [walk_caches(machines[number], mapping.geometry, *where) for number in first.values()]
+        above = mapping.geometry.levels + 1
+        self.top_of = [np.append(psc.level, above).astype(np.int64) for psc in behind]
+        pass_of = tables.second.entry_number[0], [_size(machine) for machine in machines], kind_of
+        there = on_gpu(gpu, *pass_of, behind[0]) if gpu else None
         if gpu and there:
             gpu.machines += len(machines)
-        self.part: OnGpu | Lanes = there or Lanes(number, self.placements, kind_of, psc)
+        self.part: OnGpu | Lanes = there or Lanes(*pass_of, behind)
         self.accesses = self.l1_misses = 0
 
     def through(self, advance: Callable[[int], None]) -> None:
@@ -148,26 +155,25 @@ class Stacks:
         self.left = self.part.counted()
         del self.part  # the next pass may need its memory
 
-    def tell(self, machine: Machine, tally: Tally) -> int:
-        """Fill in what the pass counted for a machine; return the cycles of its walks."""
+    def tell(self, number: int, tally: Tally) -> int:
+        """Fill in what the pass counted for one of its machines; return the cycles of its walks."""
+        machine, psc = self.machines[number], self.psc_of[number]
         (array,) = levels(machine)[1]
-        index, sets, ways = _size(machine)
-        table = self.placements.index((index, sets))
+        left, top_of = self.left[psc][_size(machine)].tolist(), self.top_of[psc].tolist()
         tally.accesses, tally.l1_dtlb_misses = self.accesses, self.l1_misses
-        caches, spent = len(self.top_of) - 1, 0
-        for number, leaf_level in enumerate(self.leaf_levels.tolist()):
-            found_in = self.left[:, number, table, ways - 1].tolist()
-            left = found_in[0]
-            for cache in range(int(np.searchsorted(self.top_of[:-1], leaf_level, side="right")), caches + 1):
+        caches, spent = len(top_of) - 1, 0
+        for kind, leaf_level in enumerate(self.leaf_levels.tolist()):
+            going = left[0][kind]
+            for cache in range(bisect_right(top_of[:-1], leaf_level), caches + 1):
                 passed = 0
                 if cache < caches:
-                    passed = found_in[cache + 1]
-                    tally.psc_hits[cache] += left - passed
-                refs = int(self.top_of[cache]) - leaf_level
-                tally.by_refs[refs] += left - passed
+                    passed = left[cache + 1][kind]
+                    tally.psc_hits[cache] += going - passed
+                refs = top_of[cache] - leaf_level
+                tally.by_refs[refs] += going - passed
                 cycles = machine.walker.start_cycles + refs * machine.memory.latency_cycles
-                spent += (left - passed) * cycles
-                left = passed
+                spent += (going - passed) * cycles
+                going = passed
         hits = self.l1_misses - int(tally.by_refs.sum())
         tally.stlb += hits, hits * array.hit_cycles
         tally.waited = spent

@@ -140,9 +140,9 @@ def _share(
         with taken(gpu):
             stacks = Stacks(trace, mapping, tables, [machines[number] for number in group], gpu)
             stacks.through(partial(_times, advance, len(group)))
-        for number in group:
+        for position, number in enumerate(group):
             tally = Tally(machines[number], bare, 1)
-            put(number, tally, stacks.tell(machines[number], tally))
+            put(number, tally, stacks.tell(position, tally))
     if others:
         first, behind = others[0], others[1:]
         stages = Stages(trace, mapping, [machines[number] for number in behind], tables)

@@ -21,6 +21,8 @@ Row = dict[str, Any]
 
 MOST_CELLS = 256
 """Of a batch: what a worker that dies has done in vain. Ours to choose."""
+MOST_QUICK = 1 << 12
+"""The same of plain LRU machines, which are quick together. Ours to choose."""
 MOST_ON_GPU = 1 << 14
 """The same where a GPU replays them, which is the faster the more there are. Ours to choose."""
 MOST_BYTES = 1 << 28
@@ -42,7 +44,7 @@ def batches(cells: Sequence[Cell], workers: int, gpu: bool = False) -> Iterator[
     """
     alike: dict[tuple[Any, ...], list[tuple[tuple[bytes, list[int]], Cell, int]]] = {}
     for cell in cells:
-        key, order, size, there = b"", (b"", [0]), 0, False
+        key, order, size, quick = b"", (b"", [0]), 0, False
         try:
             machine = _machine(cell)
         except BadInput:
@@ -50,12 +52,14 @@ def batches(cells: Sequence[Cell], workers: int, gpu: bool = False) -> Iterator[
         else:
             key, size = shape(machine), _cache_bytes(machine)
             sets = [array.entries // (array.ways or array.entries) for array in levels(machine)[1]]
-            order, there = (figures(*machine.psc), sets), gpu and plain(machine)
-        group_of = cell.trace, cell.mapping, cell.cache_mode, key, there
+            order, quick = (figures(*machine.psc), sets), plain(machine)
+        group_of = cell.trace, cell.mapping, cell.cache_mode, key, quick
         alike.setdefault(group_of, []).append((order, cell, size))
-    for (*_, there), group in alike.items():
+    for (*_, quick), group in alike.items():
         group.sort(key=lambda found: found[0])
-        most = MOST_ON_GPU if there else min(MOST_CELLS, -(-len(group) // workers))
+        most = min(MOST_QUICK if quick else MOST_CELLS, -(-len(group) // workers))
+        if quick and gpu:
+            most = MOST_ON_GPU
         batch: list[Cell] = []
         taken = 0
         for _, cell, size in group:
