@@ -79,6 +79,41 @@ class Sweep:
         self.run()
 
 
+class WalkCaches:
+    """30 second levels with so many sizes of PDE caches behind each, over one trace, in one thread."""
+
+    params = (("sample:gitdiff", STREAMS["random 256 MiB"]), (1, 4))
+    param_names = ("trace", "PDE caches")
+    version = "1"
+
+    def setup(self, trace, caches):
+        from pagewalk.hardware.load import load
+        from pagewalk.replay.together.together import together
+        from pagewalk.study.replays import subject
+        from pagewalk.study.sweep.grid import changed
+
+        opened, machine = subject(trace), load("textbook-setassoc")
+        mapping = opened.mapped("base", machine)
+        machines = [
+            changed(
+                machine,
+                {
+                    "tlb.STLB.entries": entries,
+                    "tlb.STLB.ways": ways,
+                    "psc.PDE cache.entries": 16 << cache,
+                },
+            )
+            for cache in range(caches)
+            for entries in (128, 256, 512, 768, 1024, 1280, 1536, 2048, 3072, 4096)
+            for ways in (4, 8, 16)
+        ]
+        self.run = lambda: together(opened.trace, mapping, machines)
+        self.run()
+
+    def time_together(self, trace, caches):
+        self.run()
+
+
 class Threads:
     """Two machines by two mappings, with so many threads."""
 
