@@ -13,6 +13,7 @@ from pagewalk.kernels.sizes.depths import (
     misses,
     number_in_sets,
 )
+from pagewalk.replay.together.lanes import most_tables
 
 EDGES = [0, 1, 2, 3, 255, 256, 65_535, 65_536, LARGEST - 1, LARGEST]
 
@@ -61,6 +62,16 @@ def test_keys_of_more_than_16_bits():
     misses(table, np.array([1 << 16, 0, 1 << 16, 1 << 16, -1]), missed)
     assert table.rows.dtype == np.uint32
     assert missed.tolist() == [2, 2, 1, 0]
+
+
+def test_memory_of_numbers_bounds_a_pass():
+    """8 bytes a unit and table of at most 256 MiB, unless one number of each unit serves all."""
+    near, far = np.arange(1 << 20), np.arange(1 << 20) << 20
+    assert most_tables(near, [("modulo", 64), ("modulo", 2047)]) == 256
+    assert most_tables(near, [("modulo", 64), ("VPN[5:0]", 64)]) == 32
+    assert most_tables(near, [("modulo", 64), ("modulo", 1)]) == 32
+    assert most_tables(far, [("modulo", 64)]) == 32
+    assert most_tables(near // 2, [("modulo", 64)]) == 32
 
 
 def plain_look_up(held, row, ways, key, path, looking, at, bits):

@@ -26,17 +26,28 @@ Counts = dict[Size, NDArray[np.int64]]
 """For each second level, int64 (caches + 1, kinds): walks that found nothing in so many caches."""
 
 
-def most_tables(number: NDArray[np.int64]) -> int:
-    """Tables that a pass may have; `number` as of `Lanes`."""
-    return MOST_TABLES if _serve_all(number) else max(1, min(MOST_TABLES, MOST_BYTES // number.nbytes))
+def most_tables(number: NDArray[np.int64], placements: Sequence[tuple[str, int]]) -> int:
+    """Tables that a pass may have, of these index functions and numbers of sets; `number` as of `Lanes`."""
+    shared = _shared(number)
+    if all(_serves(shared, *placement) for placement in placements):
+        return MOST_TABLES
+    return max(1, min(MOST_TABLES, MOST_BYTES // max(1, number.nbytes)))
 
 
-def _serve_all(number: NDArray[np.int64]) -> bool:
-    """Whether page numbers, less the lowest, can be the units' numbers in all tables placed by "modulo"."""
+def _shared(number: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Page numbers, less the lowest, if they may be the units' numbers in many tables; else nothing."""
     from pagewalk.kernels.sizes.depths import LARGEST
 
     order = np.sort(number)
-    return len(order) > 0 and bool((order[1:] != order[:-1]).all()) and int(order[-1] - order[0]) <= LARGEST
+    distinct = bool((order[1:] != order[:-1]).all())
+    return number - order[0] if len(order) and distinct and order[-1] - order[0] <= LARGEST else number[:0]
+
+
+def _serves(shared: NDArray[np.int64], index: str, sets: int) -> bool:
+    """Whether a unit's set is its number modulo the sets, and what is left of the number a short key."""
+    from pagewalk.kernels.sizes.depths import OWN
+
+    return index == "modulo" and len(shared) > 0 and int(shared.max()) // sets < OWN
 
 
 class Lanes:
@@ -66,10 +77,10 @@ class Lanes:
         self.ways: dict[tuple[str, int], list[int]] = {}
         for index, sets, ways in sorted(set(sizes)):
             self.ways.setdefault((index, sets), []).append(ways)
-        shared = number - number.min() if _serve_all(number) else None
+        shared = _shared(number)
         self.tables = []
         for (index, sets), ways_of in self.ways.items():
-            if index == "modulo" and shared is not None and shared.max() // sets < OWN:
+            if _serves(shared, index, sets):
                 numbers, divisor = shared, sets
             else:
                 numbers, divisor = number_in_sets(set_index(index, number, sets), sets), OWN

@@ -59,7 +59,7 @@ def passes(
     together = []
     for some in alike.values():
         placements = list(dict.fromkeys(size[:2] for size in some[0]))
-        most = most_lanes(tables.second.entry_number[0])
+        most = most_lanes(tables.second.entry_number[0], placements)
         if gpu is not None:
             most = most_tables(gpu, len(tables.page), max(sets for _, sets in placements))
         for first in range(0, len(placements), most):
