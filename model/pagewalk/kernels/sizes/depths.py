@@ -166,15 +166,14 @@ def write_numbers(number_of, unit, number):
 
 
 @inline
-def _through(table, number, missed):
+def _through(table, number, depth):
     not_inlined()
-    rows, divisor, times, shift, missing = table
+    rows, divisor, times, shift, _ = table
     j = np.uint64(0)
     here = number[j]
     while here >= 0:
         key = (np.uint64(here) * times) >> shift
-        depth = front_of_row(rows, np.uint64(here) - key * divisor, key)
-        missed[j] = missing[np.uint64(depth)]
+        depth[j] = front_of_row(rows, np.uint64(here) - key * divisor, key)
         j += ONE
         here = number[j]
 
@@ -192,3 +191,6 @@ def misses(table, number, missed):
         Gets in how many second levels of the table each unit misses: in those of fewest ways.
     """
     _through(table, number, missed)
+    if table.missing[WAYS] < WAYS:
+        for j in range(len(number) - 1):
+            missed[j] = table.missing[missed[j]]
