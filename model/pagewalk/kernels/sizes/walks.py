@@ -125,18 +125,25 @@ def _choose(asks, bit, chosen):
 
 
 @inline
+def _of_kind(chosen, n, path, kind_of, kind, some):
+    """Write those of the `n` chosen misses whose paths are of a kind; else as `_choose`."""
+    found = 0
+    for i in range(n):
+        some[found] = chosen[i]
+        found += kind_of[path[chosen[i]]] == kind
+    some[found : found + STEP] = TILE
+    return found
+
+
+@inline
 def _count(looking, chosen, n, path, kind_of, some, counters):
     """Count the lanes of the `n` chosen planes, each by the kind of its path; `some` is room."""
-    if len(counters) == 1:
-        add_up(looking, chosen, -(-n // STEP) * STEP, counters[0])
-        return
+    not_inlined()
     for kind in range(len(counters)):
-        found = 0
-        for i in range(n):
-            some[found] = chosen[i]
-            found += kind_of[path[chosen[i]]] == kind
-        some[found : found + STEP] = TILE
-        add_up(looking, some, -(-found // STEP) * STEP, counters[kind])
+        these, found = chosen, n
+        if len(counters) > 1:
+            these, found = some, _of_kind(chosen, n, path, kind_of, kind, some)
+        add_up(looking, these, -(-found // STEP) * STEP, counters[kind])
 
 
 @inline
