@@ -10,6 +10,29 @@ from pagewalk.hardware.machine import Cache, Machine
 from pagewalk.linux.geometry import Geometry
 from reference_sets import Array
 
+MAURICE = [
+    [6, 10, 12, 14, 16, 17, 18, 20, 22, 24, 25, 26, 27, 28, 30, 32, 33, 35, 36],
+    [7, 11, 13, 15, 17, 19, 20, 21, 22, 23, 24, 26, 28, 29, 31, 33, 34, 35, 37],
+    [8, 12, 13, 16, 19, 22, 23, 26, 27, 30, 31, 34, 35, 36, 37],
+]
+"""Address bits that make each bit of the slice's number, as the paper lists them."""
+
+CRC32 = sum(1 << power for power in (32, 26, 23, 22, 16, 12, 11, 10, 8, 7, 5, 4, 2, 1, 0))
+"""IEEE 802.3."""
+
+
+def slice_of(line: int, line_bytes: int, slices: int) -> int:
+    """The slice that holds a line."""
+    if slices in (2, 4, 8):
+        address = line * line_bytes
+        functions = MAURICE[: {2: 1, 4: 2, 8: 3}[slices]]
+        return sum(sum(address >> bit & 1 for bit in bits) % 2 << n for n, bits in enumerate(functions))
+    remainder = line << 32
+    for power in reversed(range(32, remainder.bit_length())):
+        if remainder >> power & 1:
+            remainder ^= CRC32 << (power - 32)
+    return remainder * slices >> 32
+
 
 class Caches:
     """The data caches of all CPUs."""
@@ -32,7 +55,9 @@ class Caches:
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.names}
 
     def key(self, level: int, cpu: int, line: int) -> tuple[int, int]:
-        return (line % self.levels[level][cpu].sets, line)
+        sets, most = self.levels[level][cpu].sets, self.descriptions[level].slice_sets
+        each = max(n for n in range(1, sets + 1) if sets % n == 0 == most % n) if most else sets
+        return (slice_of(line, self.line_bytes, sets // each) * each + line % each, line)
 
     def read(self, cpu: int, address: int, owner: str) -> int:
         """One read by "data" or a "walk"; returns the level that had the line."""

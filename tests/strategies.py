@@ -247,6 +247,7 @@ def caches(draw: st.DrawFn, cpus: int, policies: list[str]) -> list[Cache]:
                 size_bytes=shape["entries"] * 64,
                 ways=shape["ways"] or shape["entries"],
                 latency_cycles=4 + 10 * level,
+                slice_sets=draw(st.sampled_from([0, 0, 1, 2, 3])),
                 policy=shape["policy"],
                 fill="victim" if victim else "demand",
                 inclusive=not victim and level > 0 and draw(st.booleans()),

@@ -94,6 +94,7 @@ def test_reads_of_walks_through_random_caches(seed):
                 size_bytes=64 * ways * int(rng.choice([1, 3, 4])) << 2 * level,
                 ways=ways,
                 latency_cycles=4 * level + 4,
+                slice_sets=int(rng.choice([0, 1, 4])),
                 fill="victim" if level and rng.random() < 0.6 else "demand",
                 inclusive=bool(level and rng.random() < 0.6),
             )

@@ -54,6 +54,7 @@ LIMITS: dict[type, dict[str, tuple[int, int]]] = {
         "ways": (1, 1024),
         "latency_cycles": CYCLES,
         "line_bytes": (16, 4096),
+        "slice_sets": (0, 1 << 20),
     },
     Memory: {"latency_cycles": CYCLES},
     Walker: {"count": (1, 64), "start_cycles": CYCLES, "window_accesses": (0, 1 << 20)},

@@ -11,7 +11,15 @@ NO_FIGURES = {
 }
 """Fields that are words, or tables with figures of their own."""
 
-ABSENT = {"coalesce": 1, "inclusive": False, "shared": False, "choose": "", "enters": "", "fill": "demand"}
+ABSENT = {
+    "coalesce": 1,
+    "slice_sets": 0,
+    "inclusive": False,
+    "shared": False,
+    "choose": "",
+    "enters": "",
+    "fill": "demand",
+}
 """Values by which a machine says that it has no such thing: no figures, unless a reason is given for them."""
 
 

@@ -115,6 +115,9 @@ class Cache(Described, frozen=True, kw_only=True):
     name : str
         "L1D".
     size_bytes, ways, line_bytes : int
+    slice_sets : int
+        Sets of one slice, of a level that spreads lines over slices by a hash of their address
+        (`pagewalk.hardware.slices`); 0: one piece, set = number of the line modulo sets.
     latency_cycles : int
         Load to use, of a hit here, from the core.
     policy : str
@@ -131,6 +134,7 @@ class Cache(Described, frozen=True, kw_only=True):
     ways: int
     latency_cycles: int
     line_bytes: int = 64
+    slice_sets: int = 0
     policy: Policy = "lru"
     fill: Literal["demand", "victim"] = "demand"
     inclusive: bool = False

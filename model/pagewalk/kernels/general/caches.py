@@ -10,18 +10,28 @@ from pagewalk.kernels.general.assoc import EMPTY, find, insert, remove
 TABLE_BIT = 58
 """Physical addresses with this bit or a higher one are those of page tables; no memory lies so high."""
 
-LINE_SHIFT, SETS, BASE, PRIVATE, VICTIM, INCLUSIVE, LATENCY, FIELDS = range(8)
-"""Columns of `levels` (int64): log2 of the line; sets of one copy; first set of the first copy; 1 where each
-CPU has its own copy; 1 where only evictions of the level above fill it; 1 where an eviction drops the line in
-the levels above; cycles of a hit. Of memory only the cycles count."""
+LINE_SHIFT, SETS, SLICES, BASE, PRIVATE, VICTIM, INCLUSIVE, LATENCY, FIELDS = range(9)
+"""Columns of `levels` (int64): log2 of the line; sets of a slice; slices of a copy; first set of the first
+copy; sets of a copy where each CPU has its own, else 0; 1 where only evictions of the level above fill it; 1
+where an eviction drops the line in the levels above; cycles of a hit. Of memory only the cycles count.
+
+Where a level has more than one slice, 8 x 256 columns follow: what each byte of a line's number, the lowest
+first, adds to its hash, 32 bits, by exclusive or (`pagewalk.hardware.slices`)."""
 
 
 @inline
 def _set(levels, level, cpu, address):
     line = address >> levels[level, LINE_SHIFT]
-    sets = levels[level, SETS]
+    sets, slices = levels[level, SETS], levels[level, SLICES]
     at = line & (sets - 1) if sets & (sets - 1) == 0 else line % sets
-    return levels[level, BASE] + levels[level, PRIVATE] * cpu * sets + at
+    if slices > 1:
+        number, column = 0, FIELDS
+        while line > 0:
+            number ^= levels[level, column + (line & 255)]
+            line >>= 8
+            column += 256
+        at += (number * slices >> 32) * sets
+    return levels[level, BASE] + levels[level, PRIVATE] * cpu + at
 
 
 @inline

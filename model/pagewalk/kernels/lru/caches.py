@@ -35,7 +35,7 @@ class Caches(NamedTuple):
 
 
 def make_caches(
-    line: NDArray[np.int64],
+    set_of: NDArray[np.int64],
     sets: NDArray[np.int64],
     ways: NDArray[np.int64],
     victim: NDArray[np.bool_],
@@ -46,14 +46,14 @@ def make_caches(
 
     Parameters
     ----------
-    line : ndarray of int64, shape (lines,)
-        Address of each line, over the size of a line.
+    set_of : ndarray of int64, shape (lines, levels)
+        Set of each line in each level.
     sets, ways, inclusive : ndarray, shape (levels,)
         Of each level; `ways` at most `MAX_WAYS`.
     victim, latency : ndarray, shape (levels + 1,)
         Of each level and memory.
     """
-    row = (line[:, None] % sets + (np.cumsum(sets) - sets)).astype(np.int32)
+    row = (set_of + (np.cumsum(sets) - sets)).astype(np.int32)
     rows = make_rows(np.append(np.repeat(ways, sets), 16))
     return Caches(rows, np.ascontiguousarray(row), ways, victim, inclusive, latency)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import Machine
+from pagewalk.hardware.slices import set_of, sets_of
 from pagewalk.replay.tables import Tables
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class LruReads:
         self.entered, self.leaf_level = entered, tables.leaf_level
         self.line_of = np.ascontiguousarray(line_of.reshape(tables.entry.shape).T, np.int32)
         self.caches = make_caches(
-            line,
-            np.array([c.size_bytes // (c.ways * c.line_bytes) for c in levels], np.int64),
+            np.stack([set_of(cache, line) for cache in levels], axis=1),
+            np.array([sets_of(cache) for cache in levels], np.int64),
             np.array([c.ways for c in levels], np.int64),
             np.array([*(c.fill == "victim" for c in levels), False]),
             np.array([c.inclusive for c in levels]),

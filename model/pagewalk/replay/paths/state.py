@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.hardware.machine import SIZES, Machine, Psc
+from pagewalk.hardware.slices import hash_of_bytes, sets_of, slices_of
 from pagewalk.replay.tables import HOST_TABLES_AT, LevelTable, Tables
 
 MAX_READS = 64
@@ -98,14 +99,17 @@ def _caches(machine: Machine, cpus: int) -> tuple[NDArray[np.int64], NDArray[np.
     from pagewalk.kernels.general.caches import FIELDS, LATENCY
 
     found = machine.cache
-    sets = np.array([c.size_bytes // (c.ways * c.line_bytes) for c in found], np.int64)
+    sets = np.array([sets_of(c) for c in found], np.int64)
     copies = np.array([1 if c.shared else cpus for c in found], np.int64)
     total = sets * copies
-    levels = np.zeros((len(found) + 1, FIELDS), np.int64)
+    hashes = 8 * 256 if any(slices_of(c) > 1 for c in found) else 0
+    levels = np.zeros((len(found) + 1, FIELDS + hashes), np.int64)
     for row, cache, count, base in zip(levels[:-1], found, sets, np.cumsum(total) - total, strict=True):
-        line_shift = cache.line_bytes.bit_length() - 1
-        victim = cache.fill == "victim"
-        row[:] = line_shift, count, base, not cache.shared, victim, cache.inclusive, cache.latency_cycles
+        slices, private = slices_of(cache), 0 if cache.shared else count
+        behind = cache.fill == "victim", cache.inclusive, cache.latency_cycles
+        row[:FIELDS] = cache.line_bytes.bit_length() - 1, count // slices, slices, base, private, *behind
+        if slices > 1:
+            row[FIELDS:] = hash_of_bytes(cache).ravel()
     levels[-1, LATENCY] = machine.memory.latency_cycles
     ways = np.repeat(np.array([c.ways for c in found], np.int64), total)
     number = np.concatenate([np.zeros(0, np.int64), *map(np.tile, map(np.arange, sets), copies)])
