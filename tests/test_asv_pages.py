@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from browser import dom, needs_chromium
+from places import REPOSITORY
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "results" / "asv"
+RESULTS = REPOSITORY / "results" / "asv"
 ASV, TACHYON = (Path(sys.executable).parent / name for name in ("asv", "asv-tachyon"))
 
 pytestmark = [
     needs_chromium,
     pytest.mark.skipif(not (ASV.exists() and TACHYON.exists()), reason="no asv or asv-tachyon installed"),
-    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout"),
+    pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="not a checkout"),
 ]
 
 
@@ -33,9 +33,13 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def published(tmp_path_factory):
     """The committed results as pages."""
     folder = tmp_path_factory.mktemp("asv")
-    config = json.loads((ROOT / "asv.conf.json").read_text())
+    config = json.loads((REPOSITORY / "asv.conf.json").read_text())
     shutil.copytree(RESULTS, folder / "results")
-    config |= {"repo": str(ROOT), "results_dir": str(folder / "results"), "html_dir": str(folder / "html")}
+    config |= {
+        "repo": str(REPOSITORY),
+        "results_dir": str(folder / "results"),
+        "html_dir": str(folder / "html"),
+    }
     (folder / "asv.conf.json").write_text(json.dumps(config))
     for command in ([ASV, "publish"], [TACHYON, "install", "html"]):
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)

@@ -3,12 +3,12 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "model" / "pagewalk"
+from places import REPOSITORY
+
+PACKAGE = REPOSITORY / "model" / "pagewalk"
 KERNELS = sorted((PACKAGE / "kernels").rglob("*.py"))
 ALLOWED = {"numpy", "numba", "llvmlite", "typing", "pagewalk", "collections"}
 """What a sealed kernel may import; of pagewalk only pagewalk.kernels."""

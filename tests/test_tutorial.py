@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial.md"
+from places import REPOSITORY
+
+TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 
 
 def blocks():
