@@ -185,13 +185,18 @@ def test_more_than_a_block_in_one_chunk():
     assert [*map(list, model.fast(stream, len(stream)))] == [*map(list, model.plainly(stream.tolist()))]
 
 
+@jit
+def one_pass(rows_of, place, entry, at, entry_out, at_out):
+    return rows._pass_block(rows_of, place, entry, at, entry_out, at_out)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=300), st.integers(1, 3), st.integers(1, 12))
 def test_one_pass_through_one_level(entries, sets, ways):
     place = np.arange(31) + 100 | np.arange(31) % sets << 32
     entry = np.array([*entries, tables.EMPTY], np.int32)
     at = np.arange(len(entry), dtype=np.int32)
-    n = rows.lru_pass(entry, at, place, tables.make_rows(np.full(sets, ways)), entry, at)
+    n = one_pass(tables.make_rows(np.full(sets, ways)), place, entry, at, entry, at)
     plain = PlainLru([ways] * sets)
     missed = [i for i, e in enumerate(entries) if not plain.hit(e % sets, e)]
     assert at[:n].tolist() == missed
@@ -279,7 +284,7 @@ def _compiled_functions(function, found):
 def test_no_two_loops_share_a_name():
     """A loop from the cache would otherwise be taken for another that this process compiled."""
     found = []
-    for kernel in (rows.lru_levels, rows.lru_totals, rows.lru_pass):
+    for kernel in (rows.lru_levels, rows.lru_totals, one_pass):
         _compiled_functions(kernel, found)
     names = [f.py_func.__module__ + "." + f.py_func.__qualname__ for f in found]
     assert len(names) > 3 * len(WIDTHS)

@@ -271,26 +271,3 @@ def lru_totals(page, place, l1, stlb, psc, last, passed):
     if len(page) > 0:
         last[0] = page[len(page) - 1]
     return l1_misses, stlb_misses
-
-
-@jit
-def lru_pass(entry, at, place, rows, entry_out, at_out):
-    """Send a stream through one level.
-
-    Parameters
-    ----------
-    entry : ndarray of int32, shape (accesses + 1,)
-        Indices into `place`; ended by `EMPTY`.
-    at : ndarray of int32, shape (accesses,)
-        A label for each, e.g. its position.
-    place : ndarray of int64
-        For each entry its number at this level, with the row << 32.
-    rows : Rows
-    entry_out, at_out : ndarray of int32, shape (accesses + 1,)
-        Numbers and labels of the misses, ended by `EMPTY`; may be `entry` and `at`.
-
-    Returns
-    -------
-    misses : int
-    """
-    return _pass_block(rows, place, entry, at, entry_out, at_out)

@@ -30,8 +30,6 @@ class Event(NamedTuple):
 CYCLES = Event(0, 0)
 DTLB_LOAD_MISSES = Event(3, 3 | 0 << 8 | 1 << 16)
 """The kernel's generic event: loads that walk on Intel, that miss the first level on AMD."""
-TASK_CLOCK = Event(1, 1)
-"""Nanoseconds of the process, a software event: every kernel has it."""
 
 
 @contextmanager
